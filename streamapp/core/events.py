@@ -1,0 +1,81 @@
+"""What flows: records of one poll as columns (`Segment`), and what `plan` makes of them (`Plan`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core.errors import Reject
+
+Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(slots=True, frozen=True)
+class Segment:
+    """Consecutive records of one partition from one poll, as columns of equal length in offset order."""
+
+    topic: str
+    partition: int
+    generation: int  #                 of the group when it was fetched
+    offsets: Int64  #                  strictly increasing; gaps are legal (compaction, transaction markers)
+    timestamps: Int64  #               broker or producer time, epoch ms
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Flag:
+    """Bits of the `flags` column; `FLAG_NAMES` are their names in the verdict."""
+
+    TRUNCATED = 1
+    LATE = 2
+    CLOCK_SKEW = 4
+    COLD_ENTITY = 8
+    DUPLICATE = 16
+    OVERFLOW = 32
+
+
+FLAG_NAMES: Mapping[int, str] = {
+    Flag.TRUNCATED: "truncated",
+    Flag.LATE: "late",
+    Flag.CLOCK_SKEW: "clock_skew",
+    Flag.COLD_ENTITY: "cold_entity",
+    Flag.DUPLICATE: "duplicate",
+    Flag.OVERFLOW: "overflow",
+}
+
+
+@dataclass(slots=True)
+class Plan:
+    """A micro-batch decoded and validated: n good events as columns in (segment, offset) order, and the rejects."""
+
+    segments: tuple[Segment, ...]
+    events: list[Any]  #               n msgspec Structs of the pipeline's event type
+    segment: Int32  #                  n: index into segments
+    index: Int32  #                    n: index inside the segment
+    event_id: list[str]  #             n: given, else topic-partition-offset
+    tenant: list[str]  #               n: "" where the event names none
+    event_time: Int64  #               n: epoch ms, else the record's timestamp
+    received_at: Int64  #              n: the record's timestamp, epoch ms
+    flags: Int32  #                    n: bits of Flag
+    rejects: list[Reject]
+    columns: dict[str, list[Any]] = field(default_factory=dict)  # declared fields that were asked for, by name
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def column(self, name: str) -> list[Any]:
+        """Gives the declared field `name` of all n events, in row order; read once, kept."""
+        values = self.columns.get(name)
+        if values is None:
+            values = self.columns[name] = [getattr(event, name) for event in self.events]
+        return values
