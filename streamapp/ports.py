@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.card import Card
+from streamapp.core.card import Calibration, Card
 from streamapp.core.vectorise import Contributions, Inputs
 
 Float64 = npt.NDArray[np.float64]
@@ -18,6 +18,7 @@ class Model(Protocol):
     """A loaded, smoke-tested scorer; `logits` and `contributions` are pure functions of their inputs."""
 
     card: Card
+    calibration: Calibration
 
     def logits(self, inputs: Inputs) -> Float64:
         """Takes n rows; gives raw margins [n, classes] float64. Raises on failure: the caller falls back and names it."""

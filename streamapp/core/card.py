@@ -8,11 +8,16 @@ import msgspec
 
 
 class Scaler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """numeric = (clip(value, low, high) - mean) / scale, per numeric input, in `names` order."""
+    """numeric = (clip(value, low, high) - mean) / scale, per numeric input, in `names` order; without bounds nothing is clipped.
+
+    The bounds are the training data's range, so that a linear model does not reason about what it never saw.
+    """
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
     scale: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +78,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     scaler: Scaler
     ngram_buckets: int = 0  #            0: the model takes no n-grams
     onnx_sha256: str
+    calibration_sha256: str
     linear: bool = False  #              the graph also gives exact contributions
     training: dict[str, Any] = {}  #     data files with hashes and rows, window, split, seed
     metrics: dict[str, Any] = {}

@@ -56,6 +56,10 @@ class ModelRejected(StreamappError):
     """A model file was refused (hash, names, shapes, smoke test); the model in use stays."""
 
 
+class ModelFailed(StreamappError):
+    """A model in use gave no usable numbers for a micro-batch; a cheaper path decides and the verdicts name it."""
+
+
 class BusError(StreamappError):
     """The broker refused or did not answer in time; the worker stops without acknowledging."""
 

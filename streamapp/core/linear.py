@@ -1,0 +1,43 @@
+"""The linear model in plain numpy, float64: what training fits, what the ONNX graph must agree with, the twin used in tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core.vectorise import Contributions, Inputs
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True, frozen=True)
+class Linear:
+    """margin = intercept + numeric . numeric_weight + sum over a row's n-grams of weight * bucket_weight[bucket].
+
+    Weights are float32, as they are stored; sums are float64, so that a row's margin does not depend on its neighbours.
+    """
+
+    bucket_weight: Float32  #   buckets; empty where the model takes no n-grams
+    numeric_weight: Float32  #  k
+    intercept: float
+
+    def contributions(self, inputs: Inputs) -> Contributions:
+        """Gives each input's signed share of the margin; with the intercept they sum to it."""
+        numeric = inputs.numeric.astype(np.float64) * self.numeric_weight.astype(np.float64)
+        if inputs.ngrams is None:
+            return Contributions(numeric, np.empty(0, np.float64))
+        each = self.bucket_weight[inputs.ngrams.bucket].astype(np.float64) * inputs.ngrams.weight.astype(np.float64)
+        return Contributions(numeric, each)
+
+    def margins(self, inputs: Inputs) -> Float64:
+        """Gives the margins [n, 1]; linear in the number of n-grams."""
+        shares = self.contributions(inputs)
+        total: Float64 = self.intercept + shares.numeric.sum(axis=1)
+        if inputs.ngrams is not None:
+            start = inputs.ngrams.start
+            row = np.repeat(np.arange(len(total)), np.diff(start))
+            total += np.bincount(row, weights=shares.ngram, minlength=len(total))
+        return total[:, None]
