@@ -1,0 +1,62 @@
+"""What every test may ask for: brokers, and the shared data where it is present."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamapp.bus.embedded import EmbeddedBroker
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[str]:
+    """HOST:PORT of one embedded broker for the whole run; give every test its own topics with `namespace`."""
+    with EmbeddedBroker() as broker:
+        yield broker.address
+
+
+@pytest.fixture
+def fresh_embedded() -> Iterator[str]:
+    """HOST:PORT of an embedded broker of this test alone."""
+    with EmbeddedBroker() as broker:
+        yield broker.address
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A topic namespace that no other test uses, so that brokers can be shared."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def kafka() -> str:
+    """HOST:PORT of a real Apache Kafka; tests that want it are marked `kafka` and skipped with the reason where there is none."""
+    return _address("STREAMAPP_TEST_KAFKA", "no Apache Kafka: start one with ops/kafka/kafka start and set STREAMAPP_TEST_KAFKA=HOST:PORT")
+
+
+@pytest.fixture(scope="session")
+def redis_address() -> str:
+    """HOST:PORT of a real Redis; tests that want it are marked `redis` and skipped with the reason where there is none."""
+    return _address("STREAMAPP_TEST_REDIS", "no Redis: start one and set STREAMAPP_TEST_REDIS=HOST:PORT")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets and fixtures; skipped by name where it is absent."""
+    folder = Path(os.environ.get("STREAMAPP_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"shared data is absent: {folder.name} (set STREAMAPP_DATA to its folder)")
+    return folder
+
+
+def _address(variable: str, reason: str) -> str:
+    address = os.environ.get(variable)
+    if not address:
+        pytest.skip(reason)
+    return address
