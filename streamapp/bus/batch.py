@@ -1,0 +1,94 @@
+"""What the agent gets: one `Batch` per poll over all partitions, and how large and how many of them there may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+import numpy as np
+
+from streamapp.bus.acks import Acks, Ticket
+from streamapp.core.events import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Sizes and waits of the batch transport."""
+
+    batch_max: int = 2048  #                     records of one batch
+    batch_wait_ms: int = 4  #                    what the broker may wait for more records while traffic is thin; a lonely event waits 0
+    fetch_wait_ms: int = 50  #                   long poll of an idle partition; its answer comes with the first record
+    partition_fetch_bytes: int = 1 << 20  #      of one partition in one fetch
+    in_flight_batches_max: int = 4  #            delivered and not acked
+    in_flight_records_max: int = 8192  #         delivered and not acked; polling pauses above
+    revoke_wait_ms: int = 500  #                 what a rebalance waits for batches in flight before it drops them
+    drain_timeout_s: float = 10.0  #             what SIGTERM waits for batches in flight
+
+
+class Batch:
+    """Records of one poll: a tuple of segments, each acknowledged on its own or all at once."""
+
+    __slots__ = ("_acks", "_fresh", "_tickets", "fetched_at", "rows", "segments")
+
+    def __init__(
+        self, segments: tuple[Segment, ...], tickets: tuple[Ticket, ...], acks: Acks, fresh: Callable[[Ticket], bool], fetched_at: float
+    ) -> None:
+        """`fresh` says whether a ticket's partition is still ours; `fetched_at` is monotonic seconds."""
+        self.segments, self.fetched_at = segments, fetched_at
+        self.rows = sum(ticket.rows for ticket in tickets)
+        self._tickets, self._acks, self._fresh = tickets, acks, fresh
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def owned(self, segment: int) -> bool:
+        """Gives whether the segment's partition is ours: same generation, still assigned, last good heartbeat within the session timeout.
+
+        A stale heartbeat gives the partition up: this batch stays refused, and its records are fetched again if we are still the owner.
+        """
+        return self._fresh(self._tickets[segment])
+
+    def only_owned(self) -> Batch:
+        """Gives this batch without the segments that are no longer ours (itself when all are)."""
+        kept = [place for place, ticket in enumerate(self._tickets) if self._fresh(ticket)]
+        if len(kept) == len(self._tickets):
+            return self
+        segments = tuple(self.segments[place] for place in kept)
+        return Batch(segments, tuple(self._tickets[place] for place in kept), self._acks, self._fresh, self.fetched_at)
+
+    def ack(self, segment: int | None = None) -> int:
+        """Counts one segment, or all, as done; gives how many records that newly acknowledged (0 for what is no longer ours)."""
+        tickets = self._tickets if segment is None else (self._tickets[segment],)
+        return sum(ticket.rows for ticket in tickets if self._acks.ack(ticket))
+
+    def __repr__(self) -> str:
+        spans = ", ".join(f"{s.topic}-{s.partition}@{s.offsets[0]}+{len(s)}" for s in self.segments)
+        return f"<Batch {spans}>"
+
+
+class Batches(faust.Schema):
+    """Schema that marks a topic as batched: its agent gets `Batch` values, and no byte of a record is decoded by Faust."""
+
+    def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
+        """Gives the key untouched."""
+        return message.key
+
+    def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
+        """Gives the value untouched (`value_type=bytes` would decode JSON)."""
+        return message.value
+
+
+def columns(topic: str, partition: int, generation: int, records: Sequence[Any]) -> Segment:
+    """Takes at least one record (offset, timestamp, key, value, headers) of one partition; gives them as columns."""
+    return Segment(
+        topic,
+        partition,
+        generation,
+        np.array([record.offset for record in records], np.int64),
+        np.array([record.timestamp for record in records], np.int64),
+        [record.key for record in records],
+        [record.value for record in records],
+        [record.headers for record in records],
+    )

@@ -1,0 +1,135 @@
+"""The aiokafka consumer on the worker's own event loop: Faust's consumer thread without the thread, and how it paces its fetches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import aiokafka
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.types import TP
+from mode.services import Service
+from mode.utils.futures import maybe_async
+
+from streamapp.bus.batch import BatchLimits
+
+#: A fetch that may wait for more records is answered early when this many bytes are there; well below one partition's fetch, because
+#: the broker counts whole record batches and would wait in front of a backlog otherwise.
+WINDOW_BYTES_MIN = 256 * 1024
+
+
+class LoopClient(AIOKafkaConsumerThread):
+    """Owns the aiokafka consumer.
+
+    One loop instead of two threads: no hand-over per poll, and no waiting for the interpreter lock (5 ms per socket read while
+    the line computes). `decide` is cut below 20 ms, so heartbeats have their turn.
+    """
+
+    wait_for_shutdown = False
+
+    def __init__(self, consumer: Any, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
+        super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
+        self.limits: BatchLimits = consumer.limits
+        self.last_contact = 0.0  #  monotonic s: when the last heartbeat that the coordinator accepted was sent
+        self.last_records = 0.0  #  monotonic s: when records were taken last
+        self.backlog = False  #     the last take left records behind or filled a batch
+
+    # A Service again: what ServiceThread bends to cross threads goes back to the base.
+    start = Service.start
+    maybe_start = Service.maybe_start
+    stop = Service.stop
+    crash = Service.crash
+    set_shutdown = Service.set_shutdown
+    _stopped_set = Service._stopped_set
+    _new_shutdown_event = Service._new_shutdown_event
+    _stop_children = Service._stop_children
+    _stop_futures = Service._stop_futures
+    _stop_exit_stacks = Service._stop_exit_stacks
+
+    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """Calls `fun` here and now: there is no other thread."""
+        return await maybe_async(fun(*args, **kwargs))
+
+    async def on_start(self) -> None:
+        """Connects; raises what aiokafka raises when no broker answers."""
+        await super().on_start()
+        self._watch_heartbeats()
+        self._pace_fetches()
+
+    async def on_stop(self) -> None:
+        """Leaves the group and disconnects."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    def close(self) -> None:
+        """Does nothing: `on_stop` follows and leaves the group in order (Faust's version closes under the coordinator's feet)."""
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seeks the partitions of the stock path only; batched ones are placed by aiokafka or by `release`."""
+        stock = [tp for tp in self.kafka.assignment() if tp.topic not in self.app.topics.sources]
+        if not stock:
+            return {}
+        found: Mapping[TP, int] = await self.kafka.seek_to_committed(*stock)
+        return found
+
+    @property
+    def kafka(self) -> aiokafka.AIOKafkaConsumer:
+        """The aiokafka consumer; raises ConsumerNotStarted before `start`."""
+        return self._ensure_consumer()
+
+    @property
+    def generation(self) -> int:
+        """The group generation as the coordinator client knows it; -1 after it was told that it is no member."""
+        return int(self.kafka._coordinator.generation)
+
+    def in_session(self, now: float) -> bool:
+        """Gives whether the last accepted heartbeat is younger than the session timeout, at `now` (monotonic s)."""
+        return bool(now - self.last_contact < self.app.conf.broker_session_timeout)
+
+    def state(self, tp: Iterable[Any]) -> Any:
+        """Gives aiokafka's state of an assigned partition (position, highwater, paused), or None."""
+        subscription = self.kafka._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        return assignment.state_value(tp) if assignment is not None and assignment.active else None
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust hard-codes 1500 ms: a partition that is resumed or drained meanwhile would wait that long.
+        consumer._fetch_max_wait_ms = self.limits.fetch_wait_ms
+        consumer._max_partition_fetch_bytes = self.limits.partition_fetch_bytes
+        return consumer
+
+    def _watch_heartbeats(self) -> None:
+        coordinator = self.kafka._coordinator
+        beat = coordinator._do_heartbeat
+
+        async def observed() -> bool:
+            sent = time.monotonic()  # the broker's clock of our session starts later than this, never earlier
+            accepted = bool(await beat())
+            if accepted:
+                self.last_contact = sent
+            return accepted
+
+        coordinator._do_heartbeat = observed
+
+    def _pace_fetches(self) -> None:
+        """Lets the broker gather records: after records came, the next fetch may wait `batch_wait_ms` for more; idle ones long-poll.
+
+        The wait costs no timer and no poll of ours, ends early under load, and never holds the first event after a pause.
+        """
+        fetcher = self.kafka._fetcher
+        plan_requests = fetcher._get_actions_per_node
+        limits = self.limits
+        window_s = limits.batch_wait_ms / 1000
+
+        def paced(assignment: Any) -> Any:
+            if time.monotonic() - self.last_records > window_s:
+                fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = limits.fetch_wait_ms, 1
+            else:
+                fetcher._fetch_max_wait_ms = limits.batch_wait_ms
+                fetcher._fetch_min_bytes = 1 if self.backlog else WINDOW_BYTES_MIN
+            return plan_requests(assignment)
+
+        fetcher._get_actions_per_node = paced
