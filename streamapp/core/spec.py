@@ -1,0 +1,309 @@
+"""The pipeline file as typed records: what an event is, which features, rules and models decide it, and where its verdicts go."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from streamapp.core.document import Mistakes, key_lines, nearest, read
+from streamapp.core.patterns import compile_pattern
+
+Count = Annotated[int, Meta(ge=1)]
+Text = Annotated[str, Meta(min_length=1)]
+RouteName = Literal["approve", "review", "block"]
+FieldKind = Literal["id", "text", "string", "json", "number", "integer", "boolean"]
+TopicName = Literal[
+    "events", "approve", "review", "block", "decisions", "dead_letters", "late", "labels", "monitoring", "control"
+]  # fmt: skip
+
+#: Fields every event has beside the declared ones; `specversion` at the top level says that an object is a CloudEvent.
+IMPLICIT_FIELDS = ("event_id", "event_time", "tenant")
+RESERVED_FIELDS = frozenset((*IMPLICIT_FIELDS, "specversion"))
+
+#: What a rule sees of a field, by its type; a json field cannot be read by rules.
+RULE_TYPES: Mapping[str, str] = {
+    "id": "string", "text": "string", "string": "string", "number": "number", "integer": "number", "boolean": "boolean",
+}  # fmt: skip
+
+
+class PipelineSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the pipeline is."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,62}\Z")]
+    version: Text
+    description: str = ""
+    owner: str = ""
+    key: Text  #                       the id field that records are keyed by; verdicts keep it
+
+
+class FieldSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One declared field of the event."""
+
+    type: FieldKind
+    required: bool = False
+    default: str | int | float | bool | None = None
+    min_length: Annotated[int, Meta(ge=0)] | None = None  #   characters
+    max_length: Count | None = None  #                        characters; of a json field: of its JSON text
+    minimum: float | None = None
+    maximum: float | None = None
+    pattern: str | None = None
+    overflow: Literal["reject", "truncate"] = "reject"  #     what happens to a text over max_length
+    description: str = ""
+
+
+class EventSection(msgspec.Struct, frozen=True, kw_only=True):
+    """What an event may look like."""
+
+    max_bytes: Annotated[int, Meta(ge=64, le=16 * 2**20)] = 65536
+    key_required: bool = False  #       a record whose key is null or differs from the key field is a dead letter
+    fields: dict[str, FieldSpec]
+
+
+class TextFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """The ten text features of one text field."""
+
+    field: Text
+
+
+class ProfileFeature(msgspec.Struct, frozen=True, kw_only=True):
+    """One number of the entity's profile; a missing one takes `default` and sets <name>_missing."""
+
+    default: float
+    low: float
+    high: float
+
+
+class FeaturesSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Feature families and their parameters."""
+
+    text: TextFeatures | None = None
+    profile: dict[str, ProfileFeature] = {}
+
+
+class NgramsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Hashed n-grams: words of the folded view, characters of the raw one."""
+
+    field: Text
+    word: tuple[Annotated[int, Meta(ge=1, le=5)], Annotated[int, Meta(ge=1, le=5)]] = (1, 2)
+    char: tuple[Annotated[int, Meta(ge=1, le=8)], Annotated[int, Meta(ge=1, le=8)]] = (3, 5)
+    buckets: Annotated[int, Meta(ge=16, le=2**24)] = 32768
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+
+
+class VectorSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Numeric inputs of the models, in order."""
+
+    numeric: tuple[Text, ...] = ()
+
+
+class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule: when it hits, where it sends the event and the sentence that tells people why."""
+
+    code: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")]
+    when: Text
+    route: RouteName
+    decides: Literal["always", "without_model"] = "always"
+    text: Text
+    mode: Literal["live", "shadow", "draft"] = "live"
+    owner: str = ""
+    hit: dict[str, Any] | None = None  #    an example event the rule hits
+    miss: dict[str, Any] | None = None
+
+
+class TierSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of the cascade; the newest version serves unless `version` names one."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+    model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")]
+    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")] | None = None
+
+
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class ThresholdsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Probability cuts: the card's promise or a number; and the route when neither a rule nor a model decides."""
+
+    block: Literal["card"] | Probability = "card"
+    approve: Literal["card"] | Probability = "card"
+    default_route: RouteName = "review"
+
+
+class DriftSection(msgspec.Struct, frozen=True, kw_only=True):
+    """When a window closes (event time, or n events) and what raises an alarm."""
+
+    window_s: Count = 300
+    window_n: Count = 5000
+    psi_alarm: Annotated[float, Meta(gt=0.0)] = 0.2
+    ks_alpha: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.001
+    kl_alarm: Annotated[float, Meta(gt=0.0)] = 0.1
+
+
+class VerdictSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which fields a verdict carries; names are checked where verdicts are encoded."""
+
+    fields: Literal["all"] | tuple[Text, ...] = "all"
+
+
+class TopicsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """How topics are created; `namespace` defaults to the pipeline's name."""
+
+    namespace: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}\Z")] | None = None
+    partitions: Annotated[int, Meta(ge=1, le=10000)] | None = None
+    replication: Annotated[int, Meta(ge=1, le=16)] | None = None
+    retention_ms: dict[str, Annotated[int, Meta(ge=-1)]] = {}
+
+
+class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one pipeline file says."""
+
+    pipeline: PipelineSection
+    event: EventSection
+    features: FeaturesSection = FeaturesSection()
+    ngrams: NgramsSection | None = None
+    vector: VectorSection = VectorSection()
+    rules: tuple[RuleSpec, ...] = ()
+    tiers: tuple[TierSpec, ...] = ()
+    thresholds: ThresholdsSection = ThresholdsSection()
+    drift: DriftSection = DriftSection()
+    verdict: VerdictSection = VerdictSection()
+    topics: TopicsSection = TopicsSection()
+    delivery: Literal["at_least_once"] = "at_least_once"
+
+    @property
+    def namespace(self) -> str:
+        """The prefix of the pipeline's topics."""
+        return self.topics.namespace or self.pipeline.name
+
+    def field_types(self) -> dict[str, str]:
+        """Gives what a rule sees of the event: field name -> "string", "number" or "boolean"."""
+        declared = {name: RULE_TYPES[spec.type] for name, spec in self.event.fields.items() if spec.type in RULE_TYPES}
+        return {"tenant": "string", "event_id": "string"} | declared
+
+
+def parse_spec(document: Mapping[str, Any], source: str, text: str = "") -> PipelineSpec:
+    """Takes a parsed pipeline file, its name and, for line numbers, its text; gives the spec.
+
+    Raises ConfigError that lists every mistake with its line, key and fix.
+    """
+    mistakes = Mistakes(source, key_lines(text))
+    spec: PipelineSpec = read(PipelineSpec, dict(document), "", mistakes)
+    # Checks across sections run on what could be read, so that one slip of the pen does not hide the others.
+    fields: dict[str, FieldSpec] = spec.event.fields if spec.event else {}
+    _check_fields({name: one for name, one in fields.items() if one.type is not None}, mistakes)
+    _check_rules(spec.rules, mistakes)
+    _check_routes(spec.thresholds, spec.tiers, spec.topics, mistakes)
+    if fields:
+        if spec.pipeline:
+            _check_key(spec.pipeline, fields, mistakes)
+        _check_features(spec, mistakes)
+    mistakes.raise_if_any()
+    return spec
+
+
+def _check_fields(fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:
+    for name, spec in fields.items():
+        at = f"event.fields.{name}"
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or keyword.iskeyword(name):
+            mistakes.add(at, "a field name is letters, digits and _, starts with a letter and is no Python keyword")
+        if name in RESERVED_FIELDS:
+            mistakes.add(at, f"`{name}` is a field of every event and cannot be declared; take another name")
+        _check_bounds(at, spec, mistakes)
+        if spec.pattern is not None:
+            problem = compile_pattern(spec.pattern, spec.max_length)
+            if isinstance(problem, str):
+                mistakes.add(f"{at}.pattern", problem)
+            elif spec.default is not None and isinstance(spec.default, str) and not problem(spec.default):
+                mistakes.add(f"{at}.default", f"{spec.default!r} does not match the field's own pattern")
+        _check_default(at, spec, mistakes)
+
+
+def _check_bounds(at: str, spec: FieldSpec, mistakes: Mistakes) -> None:
+    stringy = spec.type in ("id", "text", "string")
+    numeric = spec.type in ("number", "integer")
+    for key, applies in (
+        ("min_length", stringy), ("max_length", stringy or spec.type == "json"), ("pattern", spec.type in ("id", "string")),
+        ("minimum", numeric), ("maximum", numeric),
+    ):  # fmt: skip
+        if getattr(spec, key) is not None and not applies:
+            mistakes.add(f"{at}.{key}", f"does not apply to type {spec.type!r}; remove it")
+    if spec.min_length is not None and spec.max_length is not None and spec.min_length > spec.max_length:
+        mistakes.add(f"{at}.min_length", f"{spec.min_length} is above max_length = {spec.max_length}")
+    if spec.minimum is not None and spec.maximum is not None and spec.minimum > spec.maximum:
+        mistakes.add(f"{at}.minimum", f"{spec.minimum:g} is above maximum = {spec.maximum:g}")
+    if spec.overflow == "truncate" and (spec.type != "text" or spec.max_length is None):
+        mistakes.add(f"{at}.overflow", 'only a field of type "text" with max_length can be truncated')
+
+
+def _check_default(at: str, spec: FieldSpec, mistakes: Mistakes) -> None:
+    if spec.default is None:
+        return
+    kinds: dict[str, tuple[type, ...]] = {"number": (int, float), "integer": (int,), "boolean": (bool,)}
+    wanted = kinds.get(spec.type, (str,))
+    if spec.type == "json":
+        mistakes.add(f"{at}.default", "a json field has no default; remove it")
+    elif spec.required:
+        mistakes.add(f"{at}.default", "a required field has no default; remove it or `required`")
+    elif not isinstance(spec.default, wanted) or (isinstance(spec.default, bool) and spec.type != "boolean"):
+        mistakes.add(f"{at}.default", f"{spec.default!r} is not of type {spec.type!r}")
+    elif isinstance(spec.default, str):
+        if not (spec.min_length or 0) <= len(spec.default) <= (spec.max_length or len(spec.default)):
+            mistakes.add(f"{at}.default", f"{spec.default!r} is outside the field's own length bounds")
+    elif not (spec.minimum is None or spec.default >= spec.minimum) or not (spec.maximum is None or spec.default <= spec.maximum):
+        mistakes.add(f"{at}.default", f"{spec.default!r} is outside the field's own bounds")
+
+
+def _check_key(pipeline: PipelineSection, fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:
+    key = fields.get(pipeline.key)
+    if pipeline.key is None:
+        return  # already told
+    if key is None:
+        mistakes.add("pipeline.key", f"`{pipeline.key}` is no declared field{nearest(pipeline.key, fields)}")
+    elif key.type not in ("id", None) or not key.required:
+        mistakes.add("pipeline.key", f'field `{pipeline.key}` must have type = "id" and required = true')
+
+
+def _check_features(spec: PipelineSpec, mistakes: Mistakes) -> None:
+    texts = [name for name, one in spec.event.fields.items() if one.type in ("text", None)]
+    for at, section in (("features.text.field", spec.features.text), ("ngrams.field", spec.ngrams)):
+        if section is not None and section.field not in texts:
+            mistakes.add(at, f'`{section.field}` is no declared field of type "text"{nearest(section.field, texts)}')
+    if spec.ngrams is not None:
+        for family in ("word", "char"):
+            low, high = getattr(spec.ngrams, family)
+            if low > high:
+                mistakes.add(f"ngrams.{family}", f"[{low}, {high}] is empty; write [{high}, {low}]")
+    for name, one in spec.features.profile.items():
+        if not one.low <= one.default <= one.high:
+            mistakes.add(f"features.profile.{name}", f"default = {one.default:g} is outside low = {one.low:g} .. high = {one.high:g}")
+        if name in spec.event.fields:
+            mistakes.add(f"features.profile.{name}", "is also a field of the event; rename one of them")
+    _check_unique("vector.numeric", spec.vector.numeric, mistakes)
+
+
+def _check_rules(rules: tuple[RuleSpec, ...], mistakes: Mistakes) -> None:
+    seen: dict[str, int] = {}
+    for place, rule in enumerate(rules):
+        if rule.code in seen:
+            mistakes.add(f"rules[{place}].code", f"`{rule.code}` is already the code of rules[{seen[rule.code]}]; codes are unique")
+        seen.setdefault(rule.code, place)
+
+
+def _check_routes(thresholds: ThresholdsSection, tiers: tuple[TierSpec, ...], topics: TopicsSection, mistakes: Mistakes) -> None:
+    if isinstance(thresholds.block, float) and isinstance(thresholds.approve, float) and thresholds.approve > thresholds.block:
+        mistakes.add("thresholds.approve", f"{thresholds.approve:g} is above block = {thresholds.block:g}; approve must not be higher")
+    _check_unique("tiers", [tier.name for tier in tiers], mistakes)
+    known = TopicName.__args__  # type: ignore[attr-defined]  # the choices of a Literal
+    for name in topics.retention_ms:
+        if name not in known:
+            mistakes.add(f"topics.retention_ms.{name}", f"`{name}` is no topic of a pipeline{nearest(name, known)}")
+
+
+def _check_unique(path: str, names: Any, mistakes: Mistakes) -> None:
+    for name in sorted({name for name in names if list(names).count(name) > 1}):
+        mistakes.add(path, f"`{name}` stands there twice; remove one")
