@@ -1,0 +1,71 @@
+"""Topics read whole, outside of any group: what a person or a check looks at, without taking records from anybody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from streamapp.core.errors import BusError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes | None]
+
+
+class Follower:
+    """Reads all partitions of its topics, in offset order per partition."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+
+    async def poll(self, wait_ms: int) -> list[Record]:
+        """Gives what has come, waiting at most `wait_ms` for the first record. Raises BusError."""
+        try:
+            found = await self._consumer.getmany(timeout_ms=wait_ms)
+        except KafkaError as failed:
+            raise BusError(f"reading failed: {failed!r}", "check it with `streamapp doctor`") from failed
+        return [
+            Record(message.topic, message.partition, message.offset, message.timestamp, message.key, message.value, dict(message.headers))
+            for messages in found.values()
+            for message in messages
+        ]
+
+
+@asynccontextmanager
+async def follower(
+    bootstrap: str, topics: Sequence[str], client: Mapping[str, Any] | None = None, *, from_end: bool = False, fetch_wait_ms: int = 100
+) -> AsyncIterator[Follower]:
+    """Takes HOST:PORT, topics and aiokafka client arguments; gives a connected Follower. Raises BusError when no broker answers."""
+    consumer = AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="latest" if from_end else "earliest",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=fetch_wait_ms,
+        max_poll_records=5_000,
+        retry_backoff_ms=20,
+        **(client or {}),
+    )
+    try:
+        await consumer.start()
+    except (KafkaError, OSError) as failed:
+        await consumer.stop()
+        raise BusError(f"the broker at {bootstrap} did not answer: {failed}", "check --bootstrap, then `streamapp doctor`") from failed
+    try:
+        yield Follower(consumer)
+    finally:
+        await consumer.stop()
