@@ -246,4 +246,3 @@ def _chance(n: int, m: int) -> float:
 def z_limit(alpha: float) -> float:
     """The |z| that chance exceeds with probability alpha."""
     return NormalDist().inv_cdf(1.0 - alpha / 2.0)
-

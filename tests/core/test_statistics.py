@@ -98,7 +98,15 @@ def test_binned_ks_never_exceeds_the_unbinned(first: list[float], second: list[f
 @pytest.mark.parametrize(
     ("probability", "degrees", "published"),
     # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4.
-    [(0.9, 1, 2.706), (0.95, 1, 3.841), (0.999, 1, 10.828), (0.95, 9, 16.919), (0.999, 9, 27.877), (0.99, 20, 37.566), (0.999, 100, 149.449)],
+    [
+        (0.9, 1, 2.706),
+        (0.95, 1, 3.841),
+        (0.999, 1, 10.828),
+        (0.95, 9, 16.919),
+        (0.999, 9, 27.877),
+        (0.99, 20, 37.566),
+        (0.999, 100, 149.449),
+    ],
 )
 def test_chi2_quantiles_of_the_published_table(probability: float, degrees: int, published: float) -> None:
     assert round(s.chi2_quantile(probability, degrees), 3) == published
