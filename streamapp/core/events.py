@@ -69,6 +69,7 @@ class Plan:
     flags: Int32  #                    n: bits of Flag
     rejects: list[Reject]
     columns: dict[str, list[Any]] = field(default_factory=dict)  # declared fields that were asked for, by name
+    schema_id: Int32 | None = None  #  n: of Confluent's frame, -1 without; None where no record has a frame
 
     def __len__(self) -> int:
         return len(self.events)

@@ -17,6 +17,7 @@ Count = Annotated[int, Meta(ge=1)]
 Text = Annotated[str, Meta(min_length=1)]
 RouteName = Literal["approve", "review", "block"]
 FieldKind = Literal["id", "text", "string", "json", "number", "integer", "boolean"]
+FIELD_KINDS = ("id", "text", "string", "json", "number", "integer", "boolean")
 TopicName = Literal[
     "events", "approve", "review", "block", "decisions", "dead_letters", "late", "labels", "monitoring", "control"
 ]  # fmt: skip
@@ -192,14 +193,15 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "") -> Pipe
     Raises ConfigError that lists every mistake with its line, key and fix.
     """
     mistakes = Mistakes(source, key_lines(text))
-    spec: PipelineSpec = read(PipelineSpec, dict(document), "", mistakes)
-    # Checks across sections run on what could be read, so that one slip of the pen does not hide the others.
-    fields: dict[str, FieldSpec] = spec.event.fields if spec.event else {}
-    _check_fields({name: one for name, one in fields.items() if one.type is not None}, mistakes)
+    # Checks across sections run on what could be read (None where it could not), so that one slip of the pen does not hide the others.
+    partial: Any = read(PipelineSpec, dict(document), "", mistakes)
+    spec: PipelineSpec = partial
+    fields: dict[str, FieldSpec] = (partial.event and partial.event.fields) or {}
+    _check_fields(fields, mistakes)
     _check_rules(spec.rules, mistakes)
     _check_routes(spec.thresholds, spec.tiers, spec.topics, mistakes)
     if fields:
-        if spec.pipeline:
+        if partial.pipeline is not None and partial.pipeline.key is not None:
             _check_key(spec.pipeline, fields, mistakes)
         _check_features(spec, mistakes)
     mistakes.raise_if_any()
@@ -208,6 +210,8 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "") -> Pipe
 
 def _check_fields(fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:
     for name, spec in fields.items():
+        if spec.type not in FIELD_KINDS:
+            continue  # already told
         at = f"event.fields.{name}"
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or keyword.iskeyword(name):
             mistakes.add(at, "a field name is letters, digits and _, starts with a letter and is no Python keyword")
@@ -260,16 +264,14 @@ def _check_default(at: str, spec: FieldSpec, mistakes: Mistakes) -> None:
 
 def _check_key(pipeline: PipelineSection, fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:
     key = fields.get(pipeline.key)
-    if pipeline.key is None:
-        return  # already told
     if key is None:
         mistakes.add("pipeline.key", f"`{pipeline.key}` is no declared field{nearest(pipeline.key, fields)}")
-    elif key.type not in ("id", None) or not key.required:
+    elif (key.type in FIELD_KINDS and key.type != "id") or not key.required:
         mistakes.add("pipeline.key", f'field `{pipeline.key}` must have type = "id" and required = true')
 
 
 def _check_features(spec: PipelineSpec, mistakes: Mistakes) -> None:
-    texts = [name for name, one in spec.event.fields.items() if one.type in ("text", None)]
+    texts = [name for name, one in spec.event.fields.items() if one.type == "text" or one.type not in FIELD_KINDS]
     for at, section in (("features.text.field", spec.features.text), ("ngrams.field", spec.ngrams)):
         if section is not None and section.field not in texts:
             mistakes.add(at, f'`{section.field}` is no declared field of type "text"{nearest(section.field, texts)}')

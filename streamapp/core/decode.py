@@ -1,0 +1,304 @@
+"""Record bytes to events: one msgspec pass over a micro-batch proves the good ones, a second look names what is wrong with the rest."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from streamapp.core.envelope import Attributes, read_headers, strip_frame
+from streamapp.core.errors import Reject, RejectCode
+from streamapp.core.events import Int32, Int64, Plan, Segment
+from streamapp.core.fields import EVENT_ID, TENANT, Refused, id_bounds, pattern_of
+from streamapp.core.scrutiny import NOT_DECODED, Scrutiny, event_type
+from streamapp.core.spec import FieldSpec, PipelineSpec
+from streamapp.core.times import UNREADABLE, epoch_ms
+
+Column = list[Any]
+#: Takes a column and notes the places that need a second look; gives the same list, or a new one where values were normalised.
+Prepare = Callable[[Column, set[int]], Column]
+#: Takes the events and notes suspects; gives the field's column and leaves its values in the events as well.
+Check = Callable[[list[Any], set[int]], Column]
+
+
+class Decoder:
+    """Built once per pipeline file; `plan` keeps nothing between calls.
+
+    Laws: total (any bytes give an event or a Reject, nothing raises); a record's fate depends on its own bytes, key and headers only,
+    so neither neighbours nor batch cuts change it. Where a JSON object names a member twice, the last one counts.
+    """
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        """Takes the pipeline's spec."""
+        self.event_type = event_type(spec)
+        self._decode: Callable[[Any], Any] = msgspec.json.Decoder(self.event_type).decode
+        self._scrutiny = Scrutiny(spec, self.event_type)
+        self._max_bytes = spec.event.max_bytes
+        self._key = spec.pipeline.key if spec.event.key_required else None
+        fields = {"event_id": EVENT_ID, "tenant": TENANT} | spec.event.fields
+        self._checks = {name: check for name, one in fields.items() if (check := _column_check(name, one)) is not None}
+
+    def plan(self, segments: Sequence[Segment]) -> Plan:
+        """Takes what one poll brought; gives its good events as columns and the others as rejects, both in (segment, offset) order."""
+        values: list[bytes | None] = list(chain.from_iterable(segment.values for segment in segments))
+        if not values:
+            none, times = np.empty(0, np.int32), np.empty(0, np.int64)
+            return Plan(tuple(segments), [], none, none, [], [], times, times, none, [])
+        around = _headers(segments)
+        schema_ids = _strip_frames(segments, values)
+        refused: dict[int, Refused] = {}
+        flags: dict[int, int] = {}
+        events = self._events(values, around, schema_ids, refused, flags)
+        received = np.concatenate([segment.timestamps for segment in segments])
+        rows = _compress(events, np.arange(len(values)), refused)
+        columns, times, suspects = self._columns(events, received[rows])
+        for place in sorted(suspects):
+            row = int(rows[place])
+            try:
+                events[place], flags[row] = self._scrutiny.checked(values[row], around.get(row) or Attributes())
+            except Refused as why:
+                events[place], refused[row] = None, why
+        if self._key is not None:
+            self._compare_keys(events, rows, segments, refused)
+        if suspects or len(refused) + len(events) > len(values):
+            rows = _compress(events, rows, refused)
+            columns, times, _ = self._columns(events, received[rows])  # what had a second look is final
+        return _assemble(segments, events, rows, received, columns, times, schema_ids, refused, flags)
+
+    def _events(
+        self,
+        values: list[bytes | None],
+        around: dict[int, Attributes],
+        schema_ids: dict[int, int],
+        refused: dict[int, Refused],
+        flags: dict[int, int],
+    ) -> list[Any]:
+        """Gives one event per value, None where it is refused."""
+        held = self._held(values, around)
+        upcoming = iter(values if not held else [None if row in held else value for row, value in enumerate(values)])
+        events: list[Any] = []
+        while len(events) < len(values):
+            try:
+                # CPython keeps what was appended before an exception, and the iterator goes on behind the value that raised.
+                events.extend(map(self._decode, upcoming))
+            except NOT_DECODED:
+                row = len(events)
+                event, value = None, values[row]
+                try:
+                    event, bits = self._scrutiny.opened(value, around.get(row) or Attributes())
+                    if bits:
+                        flags[row] = bits
+                except Refused as why:
+                    refused[row] = why
+                if value is not None and value[:1] == b"\0":
+                    schema_ids[row] = strip_frame(value)[1]
+                events.append(event)
+        for row, attributes in around.items():
+            if events[row] is not None:
+                try:
+                    self._scrutiny.filled(events[row], attributes)
+                except Refused as why:
+                    events[row], refused[row] = None, why
+        return events
+
+    def _held(self, values: list[bytes | None], around: dict[int, Attributes]) -> set[int]:
+        """Gives the rows that go straight to the second look: too large, wrapped, not UTF-8 (msgspec skips strings nobody asked for)."""
+        held = {row for row, attributes in around.items() if attributes.structured or attributes.refused is not None}
+        present: list[bytes] = [value or b"" for value in values] if None in values else values  # type: ignore[assignment]
+        if max(map(len, present)) > self._max_bytes:
+            held.update(row for row, value in enumerate(present) if len(value) > self._max_bytes)
+        if not all(map(bytes.isascii, present)):
+            for row, value in enumerate(present):
+                if not value.isascii():
+                    try:
+                        value.decode()
+                    except UnicodeDecodeError:
+                        held.add(row)
+        return held
+
+    def _columns(self, events: list[Any], received: Int64) -> tuple[dict[str, Column], Int64, set[int]]:
+        suspects: set[int] = set()
+        if not events:
+            return {name: [] for name in self._checks}, received, suspects
+        columns = {name: check(events, suspects) for name, check in self._checks.items()}
+        return columns, _times(events, received, suspects), suspects
+
+    def _compare_keys(self, events: list[Any], rows: Int64, segments: Sequence[Segment], refused: dict[int, Refused]) -> None:
+        keys = list(chain.from_iterable(segment.keys for segment in segments))
+        for place, row in enumerate(rows.tolist()):
+            if events[place] is not None and keys[row] != getattr(events[place], self._key or "").encode():
+                why = "is null" if keys[row] is None else f"differs from $.{self._key}"
+                events[place] = None
+                refused[row] = Refused(RejectCode.KEY_MISMATCH, "key", f"{why}; key records by {self._key} as UTF-8 text")
+
+
+def _headers(segments: Sequence[Segment]) -> dict[int, Attributes]:
+    """Gives what headers say, by row; most records have none."""
+    around: dict[int, Attributes] = {}
+    row = 0
+    for segment in segments:
+        if any(segment.headers):
+            for place, headers in enumerate(segment.headers, row):
+                attributes = read_headers(headers) if headers else None
+                if attributes is not None:
+                    around[place] = attributes
+        row += len(segment)
+    return around
+
+
+def _strip_frames(segments: Sequence[Segment], values: list[bytes | None]) -> dict[int, int]:
+    """Takes Confluent's frames off, in place, where a segment starts with one; gives the schema ids by row."""
+    schema_ids: dict[int, int] = {}
+    row = 0
+    for segment in segments:
+        end = row + len(segment)
+        if row < end and (values[row] or b"")[:1] == b"\0":
+            for place in range(row, end):
+                value = values[place]
+                if value is not None:
+                    values[place], schema_id = strip_frame(value)
+                    if schema_id >= 0:
+                        schema_ids[place] = schema_id
+        row = end
+    return schema_ids
+
+
+def _compress(events: list[Any], rows: Int64, refused: dict[int, Refused]) -> Int64:
+    """Takes refused events out of the list, in place; gives the rows that stay."""
+    if not refused:
+        return rows
+    keep = [place for place, event in enumerate(events) if event is not None]
+    events[:] = [events[place] for place in keep]
+    kept: Int64 = rows[keep]
+    return kept
+
+
+def _column_check(name: str, spec: FieldSpec) -> Check | None:
+    """Gives the check of what msgspec leaves to the columns, None where it leaves nothing."""
+    prepare = {"id": _prepare_ids, "text": _prepare_texts, "json": _prepare_json}.get(spec.type, lambda _: None)(spec)
+    matches, default, values_of = pattern_of(spec), spec.default, attrgetter(name)
+    if prepare is None and matches is None and default is None:
+        return None
+
+    def check(events: list[Any], suspects: set[int]) -> Column:
+        given = list(map(values_of, events))
+        column = given if prepare is None else prepare(given, suspects)
+        if default is not None and None in column:
+            column = [default if value is None else value for value in column]
+        if matches is not None:
+            wrong = {value for value in set(column) if value is not None and not matches(value)}
+            if wrong:
+                suspects.update(place for place, value in enumerate(column) if value in wrong)
+        if column is not given:
+            deque(map(setattr, events, repeat(name), column), maxlen=0)
+        return column
+
+    return check
+
+
+def _prepare_ids(spec: FieldSpec) -> Prepare:
+    low, high = id_bounds(spec)
+
+    def prepare(column: Column, suspects: set[int]) -> Column:
+        kinds = set(map(type, column))
+        if int not in kinds:
+            return column
+        texts = list(map(str, column)) if len(kinds) == 1 else [str(value) if type(value) is int else value for value in column]
+        suspects.update(place for place, text in enumerate(texts) if text is not None and not low <= len(text) <= high)
+        return texts
+
+    return prepare
+
+
+def _prepare_texts(spec: FieldSpec) -> Prepare:
+    low, high = max(spec.min_length or 1, 1), spec.max_length or np.inf
+
+    def prepare(column: Column, suspects: set[int]) -> Column:
+        whole = spec.required or None not in column
+        stripped = list(map(str.strip, column)) if whole else [value and value.strip() for value in column]
+        lengths = list(map(len, stripped)) if whole else [low if value is None else len(value) for value in stripped]
+        if min(lengths) < low or max(lengths) > high:
+            suspects.update(place for place, length in enumerate(lengths) if not low <= length <= high)
+        return column if stripped == column else stripped
+
+    return prepare
+
+
+def _prepare_json(spec: FieldSpec) -> Prepare | None:
+    high = spec.max_length
+
+    def prepare(column: Column, suspects: set[int]) -> Column:
+        if high is not None and max(map(len, column)) > high:  # bytes here; the second look counts characters
+            suspects.update(place for place, raw in enumerate(column) if len(raw) > high)
+        if spec.required:
+            suspects.update(place for place, raw in enumerate(column) if len(raw) == 4 and bytes(raw) == b"null")
+        return column
+
+    return prepare if high is not None or spec.required else None
+
+
+_time_of = attrgetter("event_time")
+
+
+def _times(events: list[Any], received: Int64, suspects: set[int]) -> Int64:
+    """Gives event times, epoch ms: the event's own, else the record's."""
+    column = list(map(_time_of, events))
+    kinds = set(map(type, column))
+    if kinds == {int}:
+        return np.array(column, np.int64)
+    if kinds == {type(None)}:
+        return received.copy()
+    times = received.copy()
+    for kind in kinds - {type(None)}:
+        places = [place for place, value in enumerate(column) if type(value) is kind]
+        given = [column[place] for place in places]
+        times[places] = epoch_ms(given) if kind is str else np.array(given, np.int64)
+    suspects.update(np.flatnonzero(times == UNREADABLE).tolist())
+    return times
+
+
+def _assemble(
+    segments: Sequence[Segment],
+    events: list[Any],
+    rows: Int64,
+    received: Int64,
+    columns: dict[str, Column],
+    times: Int64,
+    schema_ids: dict[int, int],
+    refused: dict[int, Refused],
+    flags: dict[int, int],
+) -> Plan:
+    sizes = [len(segment) for segment in segments]
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    segment = np.repeat(np.arange(len(segments), dtype=np.int32), sizes)
+    index = (np.arange(len(segment)) - start[segment]).astype(np.int32)
+    rejects = [
+        Reject(int(segment[row]), int(index[row]), why.code, why.path, f"{why.path} {why.message}") for row, why in sorted(refused.items())
+    ]
+    bits = np.zeros(len(segment), np.int32)
+    for row, bit in flags.items():
+        bits[row] = bit
+    declared: Int32 | None = None
+    if schema_ids:
+        declared = np.full(len(segment), -1, np.int32)
+        declared[list(schema_ids)] = np.array(list(schema_ids.values()), np.int64).astype(np.int32)
+        declared = declared[rows]
+    event_ids, tenants = columns.pop("event_id"), columns.pop("tenant")
+    if None in event_ids:
+        offsets = np.concatenate([one.offsets for one in segments])[rows].tolist()
+        prefixes = [f"{one.topic}-{one.partition}-" for one in segments]
+        event_ids = [
+            f"{prefixes[at]}{offset}" if given is None else given
+            for given, at, offset in zip(event_ids, segment[rows].tolist(), offsets, strict=True)
+        ]
+    if None in tenants:
+        tenants = [tenant or "" for tenant in tenants]
+    return Plan(
+        tuple(segments), events, segment[rows], index[rows], event_ids, tenants, times, received[rows], bits[rows], rejects,
+        columns, declared,
+    )  # fmt: skip
