@@ -40,7 +40,7 @@ kafka-stop: ## stop it again; its data stays under .kafka/
 	@ops/kafka/kafka stop --port $(KAFKA_PORT)
 
 lock: ## write requirements.lock anew: the newest versions that pyproject.toml allows, as installed in a fresh environment
-	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && $(PYTHON) -m venv "$$scratch" \
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch" build' EXIT && $(PYTHON) -m venv "$$scratch" \
 	&& "$$scratch/bin/python" -m pip --quiet --disable-pip-version-check install '.[train,dev]' \
 	&& { echo '# Exact versions of everything that runs, tests and trains streamapp. Made by `make lock`; installs take it as constraints.'; \
 	     "$$scratch/bin/python" -m pip freeze --exclude streamapp; } > requirements.lock
