@@ -1,14 +1,18 @@
-"""Hashed n-grams of the folded view: which words and pieces of words a text holds, as numbers, without keeping a word of it.
+"""Hashed n-grams: which words and pieces of words a text holds and how it is styled, as numbers, without keeping a word of it.
 
-Word n-grams run over tokens (letters, digits and everything beyond ASCII); a token of five or more digits counts by its length only,
-so that the next phone number looks like the last. Character n-grams run over what stands between white space, with one blank on
-either side. "i", "l" and "1" are one letter here, because they are one shape.
+Word n-grams run over tokens of the folded view (letters, digits and everything beyond ASCII), character n-grams over what stands
+between white space, with one blank on either side. All digits are one shape, "0", so that the next phone number or price looks like
+the last; "i" and "l" are one shape, because they are drawn alike. Two or three style marks go with the words: how many words are in
+capitals and how many begin with one (raw view), and how long the text is. Every n-gram counts once per text, however often it occurs:
+on short messages this ranks better than logarithmic counts.
 
-Hash: FNV-1a with 64 bits over the n-gram's UTF-8 (http://www.isthe.com/chongo/tech/comp/fnv/), then the finaliser of MurmurHash3
-(Austin Appleby, public domain), then the upper half scaled to the number of buckets. Word and character n-grams start from different bases.
+Hash: FNV-1a with 64 bits over the n-gram's UTF-8 (http://www.isthe.com/chongo/tech/comp/fnv/), then two steps of MurmurHash3's
+finaliser (Austin Appleby, public domain), then the upper half scaled to the number of buckets. Families start from different bases.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +21,13 @@ from numba import njit
 from streamapp.core.text import TextColumn, text_column
 from streamapp.core.vectorise import Ngrams
 
-NGRAMS_VERSION = "1"
+NGRAMS_VERSION = "2"
 
 WORD, CHAR = 0, 1
-_LONG_NUMBER = 5  # digits from which a number counts by its length
+_STYLE = 2  # base of the style marks, which are words to the model
 _ORDER_MAX = 8
+_CAPITALS_MAX, _TITLES_MAX, _LENGTH_STEP, _LENGTHS_MAX = 3, 5, 20, 8
+_STYLED_MIN = 3  # letters of a word that says something about style
 
 _PRIME = np.uint64(0x100000001B3)
 _BASIS = 0xCBF29CE484222325
@@ -29,10 +35,14 @@ _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
+_SHAPES = str.maketrans("i123456789", "l000000000")
+_SHAPE = np.array([ord(chr(byte).translate(_SHAPES)) if byte < 128 else byte for byte in range(256)], np.uint8)
+_SHAPE[:33] = 32  # line ends and tabs are blanks too
+
 
 def basis(seed: int, family: int) -> int:
     """Gives the state that a family's hashes start from."""
-    return (_BASIS ^ ((seed * 2 + family + 1) * _GOLDEN & _MASK)) & _MASK
+    return (_BASIS ^ ((seed * 4 + family + 1) * _GOLDEN & _MASK)) & _MASK
 
 
 @njit(cache=True, nogil=True)
@@ -49,159 +59,197 @@ def _bucket(state: np.uint64, buckets: np.uint64) -> np.int64:
 
 
 @njit(cache=True, nogil=True)
-def _add(
-    at: np.int64,
-    kind: int,
-    epoch: int,
-    first: int,
-    o: int,
-    seen: npt.NDArray[np.int64],
-    bucket: npt.NDArray[np.int32],
-    weight: npt.NDArray[np.float32],
-    family: npt.NDArray[np.int8],
-) -> int:
-    """Counts bucket `at` once more in this row, whose output begins at `first`; gives the new end of the output."""
-    entry = seen[at]
-    if entry >> 32 == epoch:
-        weight[first + (entry & 0xFFFFFFFF)] += np.float32(1.0)
-        return o
-    seen[at] = epoch << 32 | (o - first)
+def _add(state: np.uint64, buckets: np.uint64, row: int, seen: npt.NDArray[np.int32], bucket: npt.NDArray[np.int32], o: int) -> int:
+    """Appends the bucket of a finished hash unless this row has it; gives the new end of the output."""
+    at = _bucket(state, buckets)
     bucket[o] = at
-    weight[o] = np.float32(1.0)
-    family[o] = kind
+    if seen[at] == row + 1:
+        return o
+    seen[at] = row + 1
     return o + 1
 
 
 @njit(cache=True, nogil=True)
+def _add_style(
+    raw: npt.NDArray[np.uint8],
+    first: int,
+    end: int,
+    length: int,
+    base: np.uint64,
+    buckets: np.uint64,
+    row: int,
+    seen: npt.NDArray[np.int32],
+    bucket: npt.NDArray[np.int32],
+    o: int,
+) -> int:
+    """Appends the marks "C<words in capitals>", "T<words that begin with a capital>" and "L<length step>"; gives the new end."""
+    capitals = 0
+    titles = 0
+    i = first
+    while i < end:
+        stop = i
+        upper = 0
+        while stop < end and (97 <= raw[stop] <= 122 or 65 <= raw[stop] <= 90):
+            upper += raw[stop] <= 90
+            stop += 1
+        if stop - i >= _STYLED_MIN:
+            capitals += upper == stop - i
+            titles += raw[i] <= 90
+        i = stop + 1
+    o = _add(_step(_step(base, 67), 48 + min(capitals, _CAPITALS_MAX)), buckets, row, seen, bucket, o)
+    o = _add(_step(_step(base, 84), 48 + min(titles, _TITLES_MAX)), buckets, row, seen, bucket, o)
+    return _add(_step(_step(base, 76), 48 + min(length // _LENGTH_STEP, _LENGTHS_MAX)), buckets, row, seen, bucket, o)
+
+
+@njit(cache=True, nogil=True)
+def _is_token_byte(byte: int) -> bool:
+    return 97 <= byte <= 122 or byte >= 128 or byte == 48
+
+
+@njit(cache=True, nogil=True)
+def _add_words(
+    text: npt.NDArray[np.uint8],
+    end: int,
+    low: int,
+    high: int,
+    base: np.uint64,
+    states: npt.NDArray[np.uint64],
+    buckets: np.uint64,
+    row: int,
+    seen: npt.NDArray[np.int32],
+    bucket: npt.NDArray[np.int32],
+    o: int,
+) -> int:
+    """Appends the word n-grams of text[:end], which ends with a blank; states[k] is the hash of the last k words. Gives the new end."""
+    tokens = 0
+    i = 0
+    while i < end:
+        if not _is_token_byte(text[i]):
+            i += 1
+            continue
+        for k in range(high, 1, -1):
+            states[k] = _step(states[k - 1], 32)
+        states[1] = base
+        while _is_token_byte(text[i]):
+            for k in range(1, high + 1):
+                states[k] = _step(states[k], text[i])
+            i += 1
+        tokens += 1
+        for k in range(low, min(high, tokens) + 1):
+            o = _add(states[k], buckets, row, seen, bucket, o)
+    return o
+
+
+@njit(cache=True, nogil=True)
+def _add_characters(
+    text: npt.NDArray[np.uint8],
+    end: int,
+    low: int,
+    high: int,
+    base: np.uint64,
+    buckets: np.uint64,
+    row: int,
+    seen: npt.NDArray[np.int32],
+    bucket: npt.NDArray[np.int32],
+    o: int,
+) -> int:
+    """Appends the character n-grams of the chunks in text[:end], each with the blank before and behind it; gives the new end."""
+    i = 1
+    while i < end:
+        stop = i
+        while text[stop] != 32:
+            stop += 1
+        stop += 1
+        p = i - 1
+        while p < stop:
+            state = base
+            q = p
+            for k in range(1, high + 1):
+                if q == stop:
+                    break
+                state = _step(state, text[q])
+                q += 1
+                while q < stop and text[q] & 0xC0 == 0x80:
+                    state = _step(state, text[q])
+                    q += 1
+                if k >= low:
+                    o = _add(state, buckets, row, seen, bucket, o)
+            p += 1
+            while p < stop and text[p] & 0xC0 == 0x80:
+                p += 1
+        i = stop
+    return o
+
+
+@njit(cache=True, nogil=True)
+def _shaped(
+    folded: npt.NDArray[np.uint8], first: int, end: int, shape: npt.NDArray[np.uint8], text: npt.NDArray[np.uint8]
+) -> tuple[int, int]:
+    """Writes the row's shapes with one blank between chunks and at both ends; gives the end and the number of characters between."""
+    text[0] = 32
+    m = 1
+    continued = 0
+    for i in range(first, end):
+        byte = shape[folded[i]]
+        text[m] = byte
+        continued += byte & 0xC0 == 0x80
+        m += not (byte == 32 and text[m - 1] == 32)
+    if text[m - 1] != 32:
+        text[m] = 32
+        m += 1
+    return m, m - 2 - continued
+
+
+@njit(cache=True, nogil=True)
 def _hash_rows(
+    raw: npt.NDArray[np.uint8],
+    raw_start: npt.NDArray[np.int64],
     folded: npt.NDArray[np.uint8],
     start: npt.NDArray[np.int64],
+    shape: npt.NDArray[np.uint8],
     word_low: int,
     word_high: int,
     char_low: int,
     char_high: int,
     buckets: int,
-    word_basis: np.uint64,
-    char_basis: np.uint64,
+    bases: npt.NDArray[np.uint64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int8]]:
     n = start.size - 1
-    out_start = np.empty(n + 1, np.int64)
-    out_start[0] = 0
+    out_start = np.zeros(n + 1, np.int64)
     size = 4 * folded.size + 1024
     bucket = np.empty(size, np.int32)
-    weight = np.empty(size, np.float32)
-    family = np.empty(size, np.int8)
-    seen = np.zeros(buckets, np.int64)
+    characters = np.empty(n, np.int64)  # where a row's second family begins
+    seen = np.zeros(buckets, np.int32)
     scaled = np.uint64(buckets)
     longest = 0
     for row in range(n):
         longest = max(longest, start[row + 1] - start[row])
     text = np.empty(longest + 3, np.uint8)
     states = np.empty(word_high + 1, np.uint64)
-    logs = np.empty(64, np.float64)
-    for i in range(1, 64):
-        logs[i] = 1.0 + np.log(np.float64(i))
-    o = np.int64(0)
+    o = 0
     for row in range(n):
-        epoch = np.int64(row + 1)
-        first = o
-        length = start[row + 1] - start[row]
-        # one blank between chunks and at both ends, look-alike shapes merged
-        m = 1
-        text[0] = 32
-        for i in range(start[row], start[row + 1]):
-            byte = folded[i]
-            if byte <= 32:
-                if text[m - 1] != 32:
-                    text[m] = 32
-                    m += 1
-            else:
-                text[m] = byte
-                m += 1
-        if text[m - 1] != 32:
-            text[m] = 32
-            m += 1
-        most = min(buckets, (char_high - char_low + 1) * (2 * length + 1) + word_high * (length + 1))
+        m, length = _shaped(folded, start[row], start[row + 1], shape, text)
+        # every other character may be a blank, which then counts twice; one more, because `_add` writes before it knows
+        most = (char_high - char_low + 1) * 2 * m + word_high * m + 4
         if o + most > size:
             size = 2 * size + most
-            bigger_bucket = np.empty(size, np.int32)
-            bigger_bucket[:o] = bucket[:o]
-            bucket = bigger_bucket
-            bigger_weight = np.empty(size, np.float32)
-            bigger_weight[:o] = weight[:o]
-            weight = bigger_weight
-            bigger_family = np.empty(size, np.int8)
-            bigger_family[:o] = family[:o]
-            family = bigger_family
-        # words
-        tokens = 0
-        i = 0
-        while i < m:
-            byte = text[i]
-            if not (byte >= 0x80 or 97 <= byte <= 122 or 48 <= byte <= 57):
-                i += 1
-                continue
-            stop = i
-            digits = 0
-            while stop < m and (text[stop] >= 0x80 or 97 <= text[stop] <= 122 or 48 <= text[stop] <= 57):
-                digits += 48 <= text[stop] <= 57
-                stop += 1
-            number = digits == stop - i and digits >= _LONG_NUMBER
-            for k in range(word_high, 1, -1):
-                states[k] = _step(states[k - 1], 32)
-            states[1] = word_basis
-            for j in range(i, stop):
-                byte = text[j]
-                if number:
-                    byte = np.uint8(48)
-                elif byte == 105 or byte == 108:
-                    byte = np.uint8(49)
-                for k in range(1, word_high + 1):
-                    states[k] = _step(states[k], byte)
-            tokens += 1
-            for k in range(word_low, min(word_high, tokens) + 1):
-                o = _add(_bucket(states[k], scaled), WORD, epoch, first, o, seen, bucket, weight, family)
-            i = stop
-        # characters
-        for j in range(m):
-            if text[j] == 105 or text[j] == 108:
-                text[j] = 49
-        i = 1
-        while i < m:
-            stop = i
-            while text[stop] != 32:
-                stop += 1
-            end = stop + 1
-            p = i - 1
-            while p < end:
-                state = char_basis
-                q = p
-                k = 1
-                while k <= char_high and q < end:
-                    state = _step(state, text[q])
-                    q += 1
-                    while q < end and text[q] & 0xC0 == 0x80:
-                        state = _step(state, text[q])
-                        q += 1
-                    if k >= char_low:
-                        o = _add(_bucket(state, scaled), CHAR, epoch, first, o, seen, bucket, weight, family)
-                    k += 1
-                p += 1
-                while p < end and text[p] & 0xC0 == 0x80:
-                    p += 1
-            i = stop + 1
-        total = 0.0
-        for j in range(first, o):
-            count = np.int64(weight[j])
-            value = logs[count] if count < 64 else 1.0 + np.log(np.float64(count))
-            weight[j] = value
-            total += value * value
-        if total > 0.0:
-            scale = 1.0 / np.sqrt(total)
-            for j in range(first, o):
-                weight[j] = np.float32(weight[j] * scale)
+            wider = np.empty(size, np.int32)
+            wider[:o] = bucket[:o]
+            bucket = wider
+        if length > 0:
+            o = _add_style(raw, raw_start[row], raw_start[row + 1], length, bases[2], scaled, row, seen, bucket, o)
+        o = _add_words(text, m, word_low, word_high, bases[0], states, scaled, row, seen, bucket, o)
+        characters[row] = o
+        o = _add_characters(text, m, char_low, char_high, bases[1], scaled, row, seen, bucket, o)
         out_start[row + 1] = o
-    return out_start, bucket[:o], weight[:o], family[:o]
+    weight = np.empty(o, np.float32)
+    family = np.zeros(o, np.int8)
+    for row in range(n):
+        first, end = out_start[row], out_start[row + 1]
+        if end > first:
+            weight[first:end] = np.float32(1.0 / np.sqrt(np.float64(end - first)))
+            family[characters[row] : end] = CHAR
+    return out_start, bucket[:o], weight, family
 
 
 def _checked(word: tuple[int, int], char: tuple[int, int], buckets: int) -> None:
@@ -212,39 +260,27 @@ def _checked(word: tuple[int, int], char: tuple[int, int], buckets: int) -> None
         raise ValueError(f"{buckets} buckets: must be between 1 and {(1 << 31) - 1}")
 
 
-def hash_ngrams(column: TextColumn, word: tuple[int, int], char: tuple[int, int], buckets: int, seed: int) -> Ngrams:
-    """Takes n texts and inclusive ranges of orders; gives their buckets in order of first appearance, words before characters.
+def _bases(seed: int) -> npt.NDArray[np.uint64]:
+    return np.array([basis(seed, WORD), basis(seed, CHAR), basis(seed, _STYLE)], np.uint64)
 
-    A bucket appears once in a row, under the family that met it first; weight = (1 + ln(count)), scaled to L2 norm 1 per row.
+
+def hash_ngrams(column: TextColumn, word: tuple[int, int], char: tuple[int, int], buckets: int, seed: int) -> Ngrams:
+    """Takes n texts and inclusive ranges of orders; gives their buckets in order of first appearance: style, words, characters.
+
+    A bucket appears once in a row, under the family that met it first; all weights of a row are equal and have L2 norm 1.
     Law: a row does not depend on the others. Raises ValueError for orders outside 1 to 8 or buckets outside 1 to 2^31 - 1.
-    Cost: linear in bytes times orders, plus 8 bytes per bucket and call; a row holds at most `buckets` entries.
+    Cost: linear in bytes times orders, plus 4 bytes per bucket and call; a row holds at most `buckets` entries.
     """
     _checked(word, char, buckets)
     start, bucket, weight, family = _hash_rows(
-        column.folded,
-        column.folded_start,
-        word[0],
-        word[1],
-        char[0],
-        char[1],
-        buckets,
-        np.uint64(basis(seed, WORD)),
-        np.uint64(basis(seed, CHAR)),
+        column.raw, column.raw_start, column.folded, column.folded_start, _SHAPE, *word, *char, buckets, _bases(seed)
     )
     return Ngrams(start, bucket, weight, family)
 
 
-def _is_token(char: str) -> bool:
-    return char >= "\x80" or "a" <= char <= "z" or "0" <= char <= "9"
-
-
-def _words(folded: str) -> list[str]:
-    return "".join(c if _is_token(c) else " " for c in folded).split(" ")
-
-
-def _hashed(gram: str, start: int, buckets: int) -> int:
-    state = start
-    for byte in gram.translate(_SHAPES).encode():
+def _hashed(gram: str, base: int, buckets: int) -> int:
+    state = base
+    for byte in gram.encode():
         state = (state ^ byte) * int(_PRIME) & _MASK
     state ^= state >> 33
     state = state * int(_MIX) & _MASK
@@ -252,31 +288,49 @@ def _hashed(gram: str, start: int, buckets: int) -> int:
     return (state >> 32) * buckets >> 32
 
 
-_SHAPES = str.maketrans("il", "11")
+def _style(raw: str, length: int) -> list[tuple[str, str]]:
+    """Gives (mark, its name in words) of a text's style."""
+    styled = [word for word in _ASCII_WORDS.findall(raw) if len(word) >= _STYLED_MIN]
+    capitals = min(sum(word.isupper() for word in styled), _CAPITALS_MAX)
+    titles = min(sum(word[0].isupper() for word in styled), _TITLES_MAX)
+    step = min(length // _LENGTH_STEP, _LENGTHS_MAX)
+    longer = f"{step * _LENGTH_STEP} or more" if step == _LENGTHS_MAX else f"{step * _LENGTH_STEP} to {(step + 1) * _LENGTH_STEP - 1}"
+    return [
+        (f"C{capitals}", f"<words in capitals: {capitals}{' or more' * (capitals == _CAPITALS_MAX)}>"),
+        (f"T{titles}", f"<words with a capital first: {titles}{' or more' * (titles == _TITLES_MAX)}>"),
+        (f"L{step}", f"<characters: {longer}>"),
+    ]
+
+
+_ASCII_WORDS = re.compile("[A-Za-z]+")
+_TOKENS = re.compile("[a-z0-9\x80-\U0010ffff]+")
+_DIGITS = str.maketrans("0123456789", "##########")
 
 
 def tokens(text: str, word: tuple[int, int], char: tuple[int, int], buckets: int, seed: int) -> list[tuple[int, int, str]]:
     """Takes one text as it was received; gives (bucket, family, n-gram) in the kernel's order, one entry per occurrence.
 
-    A long number is named "<11 digits>". Several n-grams may share a bucket. Cost: about 1 µs per n-gram; meant for `trace`.
+    Digits are shown as "#", style marks in words. Several n-grams may share a bucket. Cost: about 1 µs per n-gram; meant for `trace`.
     """
     _checked(word, char, buckets)
-    folded = text_column([text]).folded_text(0)
+    column = text_column([text])
+    chunks = column.folded_text(0).split()
+    folded = " ".join(chunks)
     found: list[tuple[int, int, str]] = []
-    words = [w for w in _words(folded) if w]
-    shapes = ["0" * len(w) if len(w) >= _LONG_NUMBER and w.isascii() and w.isdigit() else w for w in words]
-    names = [w if w == s and not s.startswith("0" * _LONG_NUMBER) else f"<{len(w)} digits>" for w, s in zip(words, shapes, strict=True)]
-    start = basis(seed, WORD)
+    if folded:
+        base = basis(seed, _STYLE)
+        found += [(_hashed(mark, base, buckets), WORD, name) for mark, name in _style(column.texts[0], len(folded))]
+    base = basis(seed, WORD)
+    words = _TOKENS.findall(folded)
     for last in range(1, len(words) + 1):
         for order in range(word[0], min(word[1], last) + 1):
-            found.append((_hashed(" ".join(shapes[last - order : last]), start, buckets), WORD, " ".join(names[last - order : last])))
-    start = basis(seed, CHAR)
-    for chunk in folded.split(" "):
-        if not chunk:
-            continue
+            gram = " ".join(words[last - order : last])
+            found += [(_hashed(gram.translate(_SHAPES), base, buckets), WORD, gram.translate(_DIGITS))]
+    base = basis(seed, CHAR)
+    for chunk in chunks:
         padded = f" {chunk} "
         for first in range(len(padded)):
             for order in range(char[0], min(char[1], len(padded) - first) + 1):
                 gram = padded[first : first + order]
-                found.append((_hashed(gram, start, buckets), CHAR, gram))
+                found += [(_hashed(gram.translate(_SHAPES), base, buckets), CHAR, gram.translate(_DIGITS))]
     return found
