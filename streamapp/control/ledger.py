@@ -38,7 +38,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.sent = 0
-        self.routes: Counter[str] = Counter({name: 0 for name in ROUTE_NAMES})
+        self.routes: Counter[str] = Counter(dict.fromkeys(ROUTE_NAMES, 0))
         self.dead_letters: Counter[str] = Counter()
         self.expected: Counter[str] = Counter()
         self.repeated = 0
