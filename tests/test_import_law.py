@@ -25,7 +25,7 @@ LAYERS = {
     "__init__": set[str](),
     "__main__": {"cli"},
 }
-EVERYWHERE = {"numpy", "numba", "orjson", "msgspec"}
+EVERYWHERE = {"numpy", "numba", "llvmlite", "orjson", "msgspec"}  # llvmlite is how numba is extended
 #: Third parties beside those, by part.
 THIRD_PARTIES = {
     "bus": {"faust", "mode", "aiokafka"},
