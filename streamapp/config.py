@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from streamapp.core.document import Mistakes, nearest
 from streamapp.core.errors import ConfigError
+from streamapp.core.spec import PipelineSpec, parse_spec
 
 PREFIX = "STREAMAPP_"
 KAFKA_PREFIX = "STREAMAPP_KAFKA_"
@@ -317,3 +319,28 @@ def _read_properties(path: Path | None, mistakes: Mistakes) -> dict[str, tuple[s
         else:
             found[match[1]] = re.sub(r"\\(.)", r"\1", match[2]), str(path)
     return found
+
+
+def load_pipeline(name_or_path: str) -> PipelineSpec:
+    """Takes a pipeline's name or the path of its file; gives its spec.
+
+    A path is read as given; a name is looked up in ./pipelines, then in what came with the program. Raises ConfigError.
+    """
+    given = Path(name_or_path)
+    places = (
+        [given] if given.suffix == ".toml" else [folder / f"{name_or_path}.toml" for folder in (Path("pipelines"), shipped("pipelines"))]
+    )
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        known = sorted({file.stem for folder in (Path("pipelines"), shipped("pipelines")) for file in folder.glob("*.toml")})
+        raise ConfigError(
+            f"there is no pipeline {name_or_path}{nearest(name_or_path, known)}", f"known are {', '.join(known)}, or name a .toml file"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as failure:
+        raise ConfigError(f"{path} cannot be read: {_reason(failure)}", "name a readable pipeline file") from failure
+    except tomllib.TOMLDecodeError as wrong:
+        raise ConfigError(f"{path} is not TOML: {wrong}", "correct the place it names") from wrong
+    return parse_spec(document, str(path), text)

@@ -1,0 +1,118 @@
+"""A worker process put together: settings and pipeline file in, a running line out, until it is told to stop or something of ours breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from streamapp import pipeline
+from streamapp.adapters.models import latest_version, load_model
+from streamapp.bus.app import StreamApp, build_app, run
+from streamapp.bus.batch import BatchLimits
+from streamapp.bus.emit import BATCH_BYTES_MAX, Delivery
+from streamapp.bus.security import client_arguments
+from streamapp.bus.topics import DEAD_LETTER_BYTES_MAX, Topics
+from streamapp.config import Settings, models_directory
+from streamapp.control.release import load_serving
+from streamapp.core.errors import BusError, StreamappError
+from streamapp.core.events import Plan
+from streamapp.core.spec import PipelineSpec
+from streamapp.worker import Line, attach
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, spec: PipelineSpec) -> None:
+    """Runs one worker until SIGTERM or SIGINT; then drains within `drain_timeout_s`. SIGHUP loads the newest models and swaps them in.
+
+    Raises what broke: the micro-batches in flight then stay un-acked and are decided again by whoever takes over.
+    """
+    namespace = settings.namespace or spec.namespace
+    topics = Topics(namespace)
+    serving = load(settings, spec)
+    stop = asyncio.Event()
+    app = build_app(f"{namespace}.{spec.pipeline.name}", settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)
+    async with producing(settings) as producer:
+        line = Line(serving, Delivery(producer, topics), nothing_to_read, lambda outcome, acked_at: None)
+        attach(app, topics.events, line)
+        swaps: set[asyncio.Task[None]] = set()
+        with _signals(stop, lambda: swaps.add(asyncio.create_task(swap_models(line, settings, spec)))):
+            await run(app, stop)
+
+
+def load(settings: Settings, spec: PipelineSpec) -> pipeline.Serving:
+    """Gives the Serving of the settings' models directory. Raises ModelRejected, ConfigError."""
+    return load_serving(spec, models_directory(settings), settings.entity_key.encode(), load_model, latest_version)
+
+
+@asynccontextmanager
+async def producing(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    """Gives a started producer whose acknowledgements mean that all in-sync replicas have the record, once."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=0,  # a micro-batch is already as large as it gets
+        max_batch_size=BATCH_BYTES_MAX,
+        max_request_size=DEAD_LETTER_BYTES_MAX,
+        request_timeout_ms=30_000,
+        retry_backoff_ms=20,
+        **client_arguments(settings.kafka),
+    )
+    try:
+        await producer.start()
+    except KafkaError as refused:
+        raise BusError(f"no broker answers at {settings.bootstrap}: {refused!r}", "start one, or set --bootstrap HOST:PORT") from refused
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def nothing_to_read(plan: Plan) -> pipeline.Read:
+    """Prefetch of a pipeline without a profile store: all profile features are missing, and say so."""
+    return pipeline.Read()
+
+
+async def swap_models(line: Line, settings: Settings, spec: PipelineSpec) -> None:
+    """Loads, checks and warms up the newest models beside the line, then swaps them in between two micro-batches."""
+    try:
+        serving = await asyncio.to_thread(load, settings, spec)
+    except StreamappError as refused:
+        log.error("Models were not swapped, %s stays: %s", line.serving.release, refused)
+        return
+    log.info("Release %s serves instead of %s", serving.release, line.serving.release)
+    line.serving = serving
+
+
+def _limits(settings: Settings) -> BatchLimits:
+    return BatchLimits(
+        batch_max=settings.batch_max,
+        batch_wait_ms=settings.batch_wait_ms,
+        fetch_wait_ms=settings.fetch_wait_ms,
+        partition_fetch_bytes=settings.partition_fetch_bytes,
+        in_flight_batches_max=settings.in_flight_batches_max,
+        in_flight_records_max=settings.in_flight_records_max,
+        revoke_wait_ms=settings.revoke_wait_ms,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+
+
+@contextmanager
+def _signals(stop: asyncio.Event, reload: Callable[[], None]) -> Iterator[None]:
+    """Binds SIGTERM and SIGINT to `stop`, SIGHUP to `reload`, and unbinds them."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)

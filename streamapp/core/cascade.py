@@ -1,0 +1,95 @@
+"""Tiers of models, cheapest first: each row leaves at the first tier that is sure; a tier that fails is passed over and named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core import calibrate
+from streamapp.core.card import Calibration, Card
+from streamapp.core.route import REVIEW, UNDECIDED, route_by_thresholds
+from streamapp.core.vectorise import Inputs, take
+
+Float64 = npt.NDArray[np.float64]
+NO_TIER = -1
+UNCALIBRATED = Calibration("none")
+
+
+class Scorer(Protocol):
+    """What a tier asks of a model."""
+
+    card: Card
+    calibration: Calibration
+
+    def logits(self, inputs: Inputs) -> Float64: ...
+
+
+@dataclass(slots=True, frozen=True)
+class Tier:
+    """A model with the cuts that hold for it; None is a promise that was not reachable."""
+
+    name: str
+    model: Scorer
+    approve_below: float | None
+    block_from: float | None
+
+
+class Degraded(msgspec.Struct, frozen=True, gc=False):
+    """A component that could not do its part in this micro-batch, and why."""
+
+    component: str
+    cause: str
+
+
+@dataclass(slots=True)
+class Scores:
+    """Per row: raw score and calibrated probability of the last tier that answered (NaN: none), its route and its index."""
+
+    score: Float64
+    probability: Float64
+    threshold: Float64
+    route: npt.NDArray[np.int8]
+    tier: npt.NDArray[np.int8]
+    degraded: list[Degraded]
+
+
+def score(inputs: Inputs, tiers: Sequence[Tier], open_rows: npt.NDArray[np.bool_]) -> Scores:
+    """Takes inputs of n rows and which of them a model may decide [n]; runs the tiers over what is still open.
+
+    Law: any one tier failing loses no row: it keeps what an earlier tier said, or stays UNDECIDED for the rules and the default.
+    """
+    n = open_rows.shape[0]
+    nan = np.full(n, np.nan)
+    result = Scores(nan, nan.copy(), nan.copy(), np.full(n, UNDECIDED, np.int8), np.full(n, NO_TIER, np.int8), [])
+    if not tiers:
+        result.degraded.append(Degraded("model", "none"))
+    todo = np.flatnonzero(open_rows)
+    for place, tier in enumerate(tiers):
+        if not todo.size:
+            break
+        try:
+            margins = tier.model.logits(inputs if todo.size == n else take(inputs, todo))
+        except Exception as failure:  # noqa: BLE001 - whatever a model throws, a cheaper path decides and the verdict names it
+            result.degraded.append(Degraded(f"model:{tier.name}", type(failure).__name__))
+            continue
+        task = tier.model.card.task
+        probability = calibrate.probability(margins, task, tier.model.calibration)[:, 0]
+        route = route_by_thresholds(probability, tier.approve_below, tier.block_from)
+        result.score[todo] = calibrate.probability(margins, task, UNCALIBRATED)[:, 0]
+        result.probability[todo] = probability
+        result.route[todo] = route
+        result.tier[todo] = place
+        result.threshold[todo] = _cut_that_decided(route, tier)
+        todo = todo[route == REVIEW]
+    return result
+
+
+def _cut_that_decided(route: npt.NDArray[np.int8], tier: Tier) -> Float64:
+    """Per row the cut it was compared with: the block cut where it blocks or is held for people, the approve cut where it passes."""
+    cuts = [np.nan if cut is None else cut for cut in (tier.approve_below, tier.block_from, tier.block_from)]
+    return np.array(cuts)[route]

@@ -1,0 +1,87 @@
+"""Why: the rules that hit and the largest signed contributions of the model, as reasons a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core.vectorise import Contributions, Ngrams
+
+#: How many model reasons one verdict carries (MO10).
+TOP_REASONS = 3
+
+#: Names of the n-gram groups; an n-gram itself is text and is named by `trace` only.
+NGRAM_GROUPS = ("word_ngrams", "character_ngrams")
+_GROUP_WORDS = {
+    "word_ngrams": "the words used",
+    "character_ngrams": "the way the words are written",
+}
+
+
+class Reason(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One reason of a verdict: closed code, sentence, the feature with its value and its limit, its weight in the margin."""
+
+    code: str
+    text: str
+    feature: str | None = None
+    value: float | str | None = None
+    limit: float | str | None = None
+    weight: float | None = None
+
+
+def group_contributions(shares: Contributions, ngrams: Ngrams | None) -> npt.NDArray[np.float64]:
+    """Takes contributions of m rows; gives [m, k + 2]: the k numeric inputs, then the sum over word and over character n-grams.
+
+    Law: each row sums to margin minus intercept, as the shares do.
+    """
+    rows, numeric = shares.numeric.shape
+    grouped = np.zeros((rows, numeric + len(NGRAM_GROUPS)))
+    grouped[:, :numeric] = shares.numeric
+    if ngrams is not None and rows:
+        row = np.repeat(np.arange(rows), np.diff(ngrams.start))
+        for group in range(len(NGRAM_GROUPS)):
+            mine = ngrams.family == group
+            grouped[:, numeric + group] = np.bincount(row[mine], weights=shares.ngram[mine], minlength=rows)
+    return grouped
+
+
+class ModelReasons:
+    """Turns grouped contributions into reasons; built once per model, since sentences and usual values come from its card."""
+
+    def __init__(self, label: str, names: Sequence[str], descriptions: Sequence[str], usual: Sequence[float]) -> None:
+        """Takes the numeric inputs' names with their descriptions and training means (the `limit` a value is compared with)."""
+        self._names = (*names, *NGRAM_GROUPS)
+        self._words = (*descriptions, *(_GROUP_WORDS[group] for group in NGRAM_GROUPS))
+        self._usual = tuple(round(mean, 4) for mean in usual)
+        self._codes = tuple(f"model_{name}" for name in self._names)
+        self._sides = (f"speaks against {label}", f"speaks for {label}")
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The closed list of reason codes this model can give."""
+        return self._codes
+
+    def top(self, grouped: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> list[list[Reason]]:
+        """Takes contributions [m, g] and raw values of the numeric inputs [m, k]; gives the TOP_REASONS largest by weight per row."""
+        count = min(TOP_REASONS, grouped.shape[1])
+        strongest = np.argsort(-np.abs(grouped), axis=1, kind="stable")[:, :count]
+        weights = np.take_along_axis(grouped, strongest, axis=1).round(4).tolist()
+        numeric = values.shape[1]
+        rows: list[list[Reason]] = []
+        for places, shares, row in zip(strongest.tolist(), weights, values.round(4).tolist(), strict=True):
+            reasons: list[Reason] = []
+            for place, share in zip(places, shares, strict=True):
+                if share == 0.0:
+                    continue
+                side = self._sides[share > 0]
+                if place < numeric:
+                    value, limit = row[place], self._usual[place]
+                    text = f"{self._words[place]} is {value:g} (usual: {limit:g}), which {side}"
+                    reasons.append(Reason(self._codes[place], text, self._names[place], value, limit, share))
+                else:
+                    reasons.append(Reason(self._codes[place], f"{self._words[place]}: {side}", self._names[place], weight=share))
+            rows.append(reasons)
+        return rows

@@ -1,0 +1,135 @@
+"""The way of an event, without I/O: `plan` what was read, `decide` it under one `Serving`; `worker.py` carries the Outcome away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core import cascade
+from streamapp.core.decode import Decoder
+from streamapp.core.encode import VerdictEncoder
+from streamapp.core.events import Plan, Segment
+from streamapp.core.explain import ModelReasons, Reason, group_contributions
+from streamapp.core.features import FeatureSet
+from streamapp.core.features.plan import FeaturePlan
+from streamapp.core.outcome import Outcome
+from streamapp.core.route import APPROVE, UNDECIDED, strictest_rule
+from streamapp.core.rules import RuleHits, Rules
+from streamapp.core.spec import PipelineSpec
+from streamapp.core.vectorise import Inputs, Ngrams, scale, take
+
+#: `decided_by`: rules, then the tiers by name, then the default.
+RULE, DEFAULT = "rule", "default"
+
+
+@dataclass(slots=True, frozen=True)
+class Serving:
+    """Everything versioned that decides, frozen together; a worker swaps it between two micro-batches."""
+
+    release: str
+    spec: PipelineSpec
+    decoder: Decoder
+    features: FeaturePlan
+    rules: Rules
+    tiers: tuple[cascade.Tier, ...]
+    explainers: tuple[ModelReasons | None, ...]  # by tier; None where the model cannot say why
+    deciders: tuple[str, ...]  #                   names behind Outcome.decided_by
+    encoder: VerdictEncoder
+    default_route: int
+    numeric: npt.NDArray[np.intp]  #               feature columns that enter the models, in the cards' order
+
+
+@dataclass(slots=True, frozen=True)
+class Read:
+    """What prefetch brought for a plan's keys; empty where nothing is configured."""
+
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    degraded: tuple[cascade.Degraded, ...] = ()
+
+
+def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
+    """Takes what one poll brought; gives its good events as columns and the others as rejects. Total: no bytes make it raise."""
+    return serving.decoder.plan(segments)
+
+
+def decide(plan: Plan, read: Read, serving: Serving, now_ms: int, clock: Callable[[], float]) -> Outcome:
+    """Takes a plan and what was read for it; gives one verdict per event. Deterministic but for `now_ms` and the stage times.
+
+    Law: however a stream is cut into plans, routes and features are equal and scores agree within 1e-6.
+    `clock` gives seconds and is used for the stage times only.
+    """
+    stage_ms: dict[str, float] = {}
+    started = clock()
+
+    def lap(stage: str) -> None:
+        nonlocal started
+        ended = clock()
+        stage_ms[stage] = round((ended - started) * 1e3, 3)
+        started = ended
+
+    features, ngrams = serving.features.measure(plan, read.profiles)
+    lap("features")
+    hits = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
+    ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
+    lap("rules")
+    inputs = vectorise(features, ngrams, serving)
+    scores = cascade.score(inputs, serving.tiers, ruled < 0)
+    lap("score")
+    route, decided_by = combine(hits, ruled, scores, serving)
+    reasons = explain(features, hits, inputs, scores, route, serving)
+    lap("explain")
+    return Outcome(
+        plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
+        (*read.degraded, *scores.degraded), now_ms, stage_ms,
+    )  # fmt: skip
+
+
+def vectorise(features: FeatureSet, ngrams: Ngrams | None, serving: Serving) -> Inputs:
+    """Takes raw features; gives model inputs. All tiers of one release share one feature vector."""
+    if not serving.tiers:
+        return Inputs(np.empty((len(features.values), 0), np.float32), None)
+    return Inputs(scale(features.values[:, serving.numeric], serving.tiers[0].model.card.scaler), ngrams)
+
+
+def combine(
+    hits: RuleHits, ruled: npt.NDArray[np.intp], scores: cascade.Scores, serving: Serving
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """Applies the policy order; gives the route [n] and who decided [n]. Law: no row stays undecided."""
+    by_rule, by_default = 0, len(serving.deciders) - 1
+    route, decided_by = scores.route.copy(), (scores.tier + 1).astype(np.int8)
+    fallback = strictest_rule(hits.hit, serving.rules.routes) if (route == UNDECIDED).any() else ruled
+    for rules in (np.where(route == UNDECIDED, fallback, -1), ruled):
+        chosen = rules >= 0
+        route[chosen] = serving.rules.routes[rules[chosen]]
+        decided_by[chosen] = by_rule
+    left = route == UNDECIDED
+    route[left] = serving.default_route
+    decided_by[left] = by_default
+    return route, decided_by
+
+
+def explain(
+    features: FeatureSet, hits: RuleHits, inputs: Inputs, scores: cascade.Scores, route: npt.NDArray[np.int8], serving: Serving
+) -> list[Sequence[Reason]]:
+    """Gives the reasons of every row that is not approved: its rules, then the largest contributions of the model that scored it."""
+    reasons: list[Sequence[Reason]] = [()] * len(route)
+    asked = np.flatnonzero(route != APPROVE)
+    if not asked.size:
+        return reasons
+    found: dict[int, list[Reason]] = {int(row): serving.rules.reasons(hits, int(row)) for row in asked}
+    for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
+        rows = asked[scores.tier[asked] == place]
+        if explainer is None or not rows.size:
+            continue
+        mine = take(inputs, rows)
+        grouped = group_contributions(tier.model.contributions(mine), mine.ngrams)
+        raw = features.values[np.ix_(rows, serving.numeric)]
+        for row, because in zip(rows.tolist(), explainer.top(grouped, raw), strict=True):
+            found[row] += because
+    for row, because in found.items():
+        reasons[row] = because or [Reason("default_route", f"No rule and no model decided: {serving.spec.thresholds.default_route}")]
+    return reasons

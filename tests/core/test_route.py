@@ -1,0 +1,41 @@
+"""Routing by thresholds and by rules."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED, route_by_thresholds, strictest_rule
+
+probability = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "approve_below", "block_from", "route"),
+    [
+        (0.0, 0.2, 0.9, APPROVE),
+        (0.2, 0.2, 0.9, REVIEW),  # at the approve cut: not below it
+        (0.9, 0.2, 0.9, BLOCK),  # at the block cut
+        (1.0, 0.2, None, REVIEW),  # a promise that is not reachable sends its band to people
+        (0.0, None, 0.9, REVIEW),
+        (float("nan"), 0.2, 0.9, UNDECIDED),
+    ],
+)
+def test_one_row(value: float, approve_below: float | None, block_from: float | None, route: int) -> None:
+    assert route_by_thresholds(np.array([value]), approve_below, block_from).tolist() == [route]
+
+
+@given(st.lists(probability, min_size=2), st.tuples(probability, probability).map(sorted))
+def test_a_higher_probability_never_gets_a_milder_route(values: list[float], cuts: list[float]) -> None:
+    routes = route_by_thresholds(np.sort(np.array(values)), cuts[0], cuts[1])
+    assert (np.diff(routes) >= 0).all()
+
+
+def test_the_strictest_rule_decides_and_among_equals_the_first() -> None:
+    routes = np.array([REVIEW, BLOCK, APPROVE, BLOCK], np.int8)
+    hit = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]], bool)
+    assert strictest_rule(hit, routes).tolist() == [1, 0, 2, -1]
+
+
+def test_no_rules_decide_nothing() -> None:
+    assert strictest_rule(np.zeros((3, 0), bool), np.zeros(0, np.int8)).tolist() == [-1, -1, -1]
