@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
@@ -18,6 +19,7 @@ RECIPE = "right-closed bins at the reference's inner quantile edges, outer bins 
 
 _EXACT_STEPS = 1000  #     up to here the one-sample Kolmogorov distribution is exact (a matrix of at most 4 * sqrt(n) rows)
 _SMIRNOV_STEPS = 20_000  # up to here the one-sided sum is exact
+_SPARSE = 50.0  #          a bin that expects fewer events makes chance larger than the plain chi-square says
 
 
 def quantile_edges(reference: Float64, bins: int = 10) -> Float64:
@@ -176,7 +178,7 @@ def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
     return max(0.0, low), 1.0 if hits == n else min(1.0, (centre + half) / (1 + weight))
 
 
-def chi2_cdf(x: float, degrees: int) -> float:
+def chi2_cdf(x: float, degrees: float) -> float:
     """P(X <= x) for chi-square: the regularised incomplete gamma P(degrees/2, x/2).
 
     Series below a + 1 (Abramowitz and Stegun 6.5.29), continued fraction above (6.5.31, evaluated by Lentz's method).
@@ -207,9 +209,9 @@ def chi2_cdf(x: float, degrees: int) -> float:
             return 1.0 - front * fraction
 
 
-def chi2_quantile(probability: float, degrees: int) -> float:
+def chi2_quantile(probability: float, degrees: float) -> float:
     """The x with chi2_cdf(x, degrees) = probability, within 1e-10 relative, by bisection; 0 for no degrees of freedom."""
-    if degrees < 1 or probability <= 0:
+    if degrees <= 0 or probability <= 0:
         return 0.0
     low, high = 0.0, float(degrees)
     while chi2_cdf(high, degrees) < probability:
@@ -220,18 +222,49 @@ def chi2_quantile(probability: float, degrees: int) -> float:
     return (low + high) / 2
 
 
-def psi_limit(threshold: float, bins: int, n: int, m: int, alpha: float) -> float:
-    """The PSI above which a window of n is called drifted against a reference of m: never below what chance gives.
+def psi_limit(threshold: float, expected: Float64, n: int, m: int, alpha: float) -> float:
+    """The PSI above which a window of n is called drifted against reference shares [b] of m values: `threshold`, or chance if larger.
 
-    Without drift PSI is about (1/n + 1/m) * chi-square with bins - 1 degrees of freedom (B. Yurdakul, "Statistical properties
-    of the population stability index", 2018); the limit is its 1 - alpha quantile or `threshold`, whichever is larger.
+    Without drift PSI is about (1/n + 1/m) * chi-square with b - 1 degrees of freedom (B. Yurdakul, "Statistical properties of the
+    population stability index", 2018). Where bins expect few events that is too small (an empty bin costs share * ln(share / 1e-4)):
+    there the scaled chi-square takes its first two moments from the bins themselves, each Poisson at n * m / (n + m) * share.
     """
-    return max(threshold, _chance(n, m) * chi2_quantile(1.0 - alpha, bins - 1))
+    chance = _chance(n, m) * chi2_quantile(1.0 - alpha, len(expected) - 1)
+    return max(threshold, chance, _sparse_limit(expected, n, m, alpha, lambda s, q: (s - q) * np.log(s / q)))
 
 
-def kl_limit(threshold: float, bins: int, n: int, m: int, alpha: float) -> float:
+def kl_limit(threshold: float, expected: Float64, n: int, m: int, alpha: float) -> float:
     """As `psi_limit`: 2 * KL is the likelihood ratio statistic, about (1/n + 1/m) * chi-square without drift (S. S. Wilks 1938)."""
-    return max(threshold, 0.5 * _chance(n, m) * chi2_quantile(1.0 - alpha, bins - 1))
+    chance = 0.5 * _chance(n, m) * chi2_quantile(1.0 - alpha, len(expected) - 1)
+    # The bins' differences add up to 0; with them each bin's term is never negative, as the moments need.
+    return max(threshold, chance, _sparse_limit(expected, n, m, alpha, lambda s, q: s * np.log(s / q) - s + q))
+
+
+def _sparse_limit(expected: Float64, n: int, m: int, alpha: float, term: Callable[[Float64, Float64], Float64]) -> float:
+    """The 1 - alpha quantile of a sum of bin terms of Poisson counts, by F. E. Satterthwaite's two moments (1946); 0 if none is sparse."""
+    if not n or not m:
+        return math.inf
+    size = n * m / (n + m)
+    share = expected[(expected > 0) & (expected * size < _SPARSE)]
+    if not share.size:
+        return 0.0
+    share = expected[expected > 0]
+    mean = variance = 0.0
+    for q in share:
+        rate = q * size
+        # Ten deviations either side; beyond lies less than 1e-15.
+        count = np.arange(max(0, math.floor(rate - 10 * math.sqrt(rate) - 10)), math.ceil(rate + 10 * math.sqrt(rate) + 30))
+        weight = np.exp(count * math.log(rate) - rate - _log_factorials(count))
+        value = term(np.where(count == 0, ZERO_SHARE, count / size), q)
+        first = float(weight @ value)
+        mean, variance = mean + first, variance + float(weight @ value**2) - first**2
+    scale = variance / (2.0 * mean)
+    return scale * chi2_quantile(1.0 - alpha, mean / scale)
+
+
+def _log_factorials(count: Int64) -> Float64:
+    first = math.lgamma(float(count[0]) + 1.0)
+    return first + np.concatenate([[0.0], np.cumsum(np.log(count[1:]))])
 
 
 def ks_limit(threshold: float, n: int, m: int, alpha: float) -> float:

@@ -146,21 +146,45 @@ def test_wilson_interval_of_a_published_example() -> None:
     assert s.wilson_interval(29, 29)[1] == 1 and s.wilson_interval(0, 0) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("n", [100, 500, 5000])
+@pytest.mark.parametrize("n", [20, 100, 500, 5000])
 def test_without_drift_the_limits_hold(n: int) -> None:
-    """400 windows from the reference's own distribution: at alpha = 0.01 about 4 may pass; a fixed limit of 0.01 would alarm often."""
-    random, m, bins, alpha = np.random.default_rng(7), 4000, 10, 0.01
+    """400 windows from the reference's own distribution: at alpha = 0.01 about 4 may pass each limit."""
+    random, m, alpha = np.random.default_rng(7), 4000, 0.01
     reference = random.normal(size=m)
-    edges = s.quantile_edges(reference, bins)
+    edges = s.quantile_edges(reference)
     expected = s.shares(s.bin_counts(reference, edges))
     windows = [s.shares(s.bin_counts(random.normal(size=n), edges)) for _ in range(400)]
-    assert sum(s.psi(expected, w) > s.psi_limit(0.0, bins, n, m, alpha) for w in windows) <= 16
-    assert sum(s.kl(expected, w) > s.kl_limit(0.0, bins, n, m, alpha) for w in windows) <= 16
-    assert sum(s.ks_binned(expected, w) > s.ks_limit(0.0, n, m, alpha) for w in windows) <= 10
+    assert sum(s.psi(expected, w) > s.psi_limit(0.0, expected, n, m, alpha) for w in windows) <= 12
+    assert sum(s.kl(expected, w) > s.kl_limit(0.0, expected, n, m, alpha) for w in windows) <= 12
+    assert sum(s.ks_binned(expected, w) > s.ks_limit(0.0, n, m, alpha) for w in windows) <= 12
+
+
+def test_a_fixed_limit_would_alarm_without_drift() -> None:
+    """Why limits depend on n: of windows of 30, most pass the customary 0.2 by chance alone."""
+    random = np.random.default_rng(7)
+    expected = np.full(10, 0.1)
+    edges = np.arange(1, 10) / 10
+    values = [s.psi(expected, s.shares(s.bin_counts(random.uniform(size=30), edges))) for _ in range(200)]
+    assert sum(value > 0.2 for value in values) > 150
+    assert sum(value > s.psi_limit(0.2, expected, 30, 4000, 0.001) for value in values) == 0
 
 
 def test_limits_fall_to_the_threshold_as_n_grows() -> None:
-    limits = [s.psi_limit(0.2, 10, n, 4000, 0.001) for n in (0, 20, 100, 1000, 100_000)]
+    even = np.full(10, 0.1)
+    limits = [s.psi_limit(0.2, even, n, 4000, 0.001) for n in (0, 20, 100, 200, 100_000)]
     assert limits[0] == math.inf and limits == sorted(limits, reverse=True) and limits[-1] == 0.2
-    assert s.kl_limit(0.1, 10, 100, 4000, 0.001) == pytest.approx(s.psi_limit(0.0, 10, 100, 4000, 0.001) / 2)
+    # Where every bin expects many events it is the plain chi-square.
+    assert s.psi_limit(0.0, even, 10_000, 4000, 0.001) == pytest.approx((1 / 10_000 + 1 / 4000) * 27.877, rel=1e-4)
+    assert s.kl_limit(0.0, even, 10_000, 4000, 0.001) == pytest.approx(s.psi_limit(0.0, even, 10_000, 4000, 0.001) / 2)
     assert s.z_limit(0.05) == pytest.approx(1.959963984540054)
+
+
+def test_the_sparse_limit_has_the_moments_of_its_bins() -> None:
+    """Two bins of rate 2: the limit's chi-square has mean and variance of the bin terms, summed here by hand."""
+    share, n, m = np.array([0.5, 0.5]), 4, 10**9
+    weight = [math.exp(-2) * 2**c / math.factorial(c) for c in range(60)]
+    term = [((c / 4 or s.ZERO_SHARE) - 0.5) * math.log((c / 4 or s.ZERO_SHARE) / 0.5) for c in range(60)]
+    mean = 2 * sum(w * t for w, t in zip(weight, term, strict=True))
+    variance = 2 * (sum(w * t * t for w, t in zip(weight, term, strict=True)) - (mean / 2) ** 2)
+    scale = variance / (2 * mean)
+    assert s.psi_limit(0.0, share, n, m, 0.05) == pytest.approx(scale * s.chi2_quantile(0.95, mean / scale), rel=1e-6)
