@@ -135,6 +135,13 @@ async def create_topics(
         return created
 
 
+async def delete_topics(bootstrap: str, topics: Topics, *, client: Mapping[str, Any] | None = None) -> None:
+    """Deletes those of the topics that exist, with all they hold. Raises BusError when the broker cannot be reached."""
+    async with _administration(bootstrap, client) as admin:
+        present = set(await admin.list_topics()) & set(topics.names())
+        await admin.delete_topics(sorted(present))
+
+
 async def check_topics(bootstrap: str, topics: Topics, *, client: Mapping[str, Any] | None = None) -> list[Finding]:
     """Compares the broker's topics with the declared ones; gives the differences, none when all is as it has to be. Raises BusError."""
     async with _administration(bootstrap, client) as admin:

@@ -1,0 +1,78 @@
+"""`streamapp score`: events from JSON lines decided without a broker, by the same `plan` and `decide` as on the bus."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from streamapp.cli.options import settings
+from streamapp.config import Settings
+
+if TYPE_CHECKING:
+    from streamapp.pipeline import Serving
+
+#: Events decided at once; it changes speed, never a decision.
+CHUNK = 2_048
+
+
+@click.command(
+    "score",
+    epilog="""\b
+Examples:
+  streamapp score --pipeline messages events.jsonl > verdicts.jsonl
+  streamapp generate -n 100 | streamapp score - | head -3
+  streamapp score --features events.jsonl > training.jsonl""",
+)
+@click.argument("source", type=click.File("rb"), metavar="FILE|-")
+@settings("pipeline", "models")
+@click.option("--features", is_flag=True, help="Add the values of all features and the sha256 of the text, as on the decisions topic.")
+@click.option("--output", "-o", type=click.File("wb"), default="-", help="A file instead of stdout.")
+def command(source: IO[bytes], settings: Settings, features: bool, output: IO[bytes]) -> None:
+    """Decide events without a broker: one JSON line in, one JSON line out, in the same order.
+
+    A line is answered by its verdict, or by an object with `dead_letter` that says what is wrong with it. Decisions are those a worker
+    makes: the same code under the same model.
+    """
+    from streamapp.cli.lines import chunks, key_of
+    from streamapp.cli.progress import Progress
+    from streamapp.cli.serve import load
+    from streamapp.config import load_pipeline
+
+    serving = load(settings, load_pipeline(settings.pipeline))
+    key = serving.spec.pipeline.key
+    first = 0
+    with Progress("deciding", None, "events", show=output is not sys.stdout.buffer or not sys.stdout.isatty()) as progress:
+        for values in chunks(source, CHUNK):
+            output.writelines(answers(values, [key_of(value, key) for value in values], first, serving, features=features))
+            first += len(values)
+            progress.advance(len(values))
+
+
+def answers(
+    values: Sequence[bytes | None], keys: Sequence[bytes | None], first: int, serving: Serving, *, features: bool = False
+) -> list[bytes]:
+    """Takes records that follow one another from offset `first`; gives one JSON line per record, in order."""
+    import msgspec
+    import numpy as np
+
+    from streamapp import pipeline
+    from streamapp.core.deadletter import describe
+    from streamapp.core.events import Segment
+
+    now_ms = time.time_ns() // 1_000_000
+    count = len(values)
+    segment = Segment("-", 0, 0, np.arange(first, first + count), np.full(count, now_ms, np.int64), keys, values, [()] * count)
+    plan = pipeline.plan([segment], serving)
+    outcome = pipeline.decide(plan, pipeline.Read(), serving, now_ms, time.perf_counter)
+    verdicts = serving.encoder.verdicts(outcome)
+    found = serving.encoder.decisions(outcome, verdicts) if features else verdicts
+    lines: list[bytes] = [b""] * count
+    for index, verdict in zip(plan.index.tolist(), found, strict=True):
+        lines[index] = verdict + b"\n"
+    for reject in plan.rejects:
+        lines[reject.index] = msgspec.json.encode(describe(reject, segment)) + b"\n"
+    return lines

@@ -1,0 +1,46 @@
+"""`streamapp worker`: the line on the bus, as one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+
+import click
+
+from streamapp.cli.options import settings
+from streamapp.config import Settings
+
+
+@click.command(
+    "worker",
+    epilog="""\b
+Examples:
+  streamapp worker --pipeline messages --bootstrap 127.0.0.1:9092
+  streamapp worker --kafka-config client.properties --namespace staging --metrics-port 9465
+  streamapp config show                    # every setting, its value and where it comes from""",
+)
+@settings("pipeline", "bootstrap", "namespace", "models", "metrics_host", "metrics_port", "log_level", kafka=True)
+@click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End with the process that holds our standard input.")
+def command(settings: Settings, until_stdin_closes: bool) -> None:
+    """Decide events from a broker until SIGTERM or Ctrl-C.
+
+    Start as many as there are partitions at most; they share them. A stop drains what is in flight within 10 s and commits it. SIGHUP
+    loads the newest model beside the one that serves, checks it, and swaps it in. Metrics and health are on --metrics-port.
+    """
+    from streamapp.cli.say import warn
+    from streamapp.cli.serve import serve
+    from streamapp.config import load_pipeline
+
+    for sentence in settings.warnings():
+        warn(sentence)
+    if until_stdin_closes:
+        threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    asyncio.run(serve(settings, load_pipeline(settings.pipeline)))
+
+
+def _stop_at_end_of_input() -> None:
+    while os.read(0, 4096):
+        pass  # what is written to us has no meaning; only its end has
+    os.kill(os.getpid(), signal.SIGTERM)
