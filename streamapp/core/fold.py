@@ -31,8 +31,13 @@ OTHER, LATIN, DIGIT, DROP, FOREIGN, STRONG, WEAK, MARK, SYMBOL = range(9)
 
 LEET = {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g"}
 SYMBOLS = {"@": "a", "$": "s", "|": "l"}
-_PUNCTUATION = {"‘": "'", "’": "'", "‚": "'", "‛": "'", "′": "'", "ʼ": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "″": '"',
-                "«": '"', "»": '"', "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "−": "-", "\t": " ", "\n": " ", "\r": " "}  # fmt: skip
+_PUNCTUATION = {
+    **dict.fromkeys("‘’‚‛′ʼ`´", "'"),
+    **dict.fromkeys("“”„″«»", '"'),
+    **dict.fromkeys("‐‑‒–—−", "-"),
+    **dict.fromkeys("\t\n\r", " "),
+}
+_SYMBOLS_MAX = 4  # "pa$$word"
 _INVISIBLE = "\u115f\u1160\u3164\uffa0\u2800"
 
 _SIZE = 0x20000  # the first two planes; what lies above has no Latin look-alike and keeps its form
@@ -144,7 +149,7 @@ def _is_mail(raw: npt.NDArray[np.uint8], at: int, end: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _put(out: npt.NDArray[np.uint8], o: int, packed: int, last: int, run: int) -> tuple[int, int, int]:
+def _put(out: npt.NDArray[np.uint8], o: int, packed: np.int64, last: np.int64, run: int) -> tuple[int, np.int64, int]:
     """Appends packed UTF-8 unless it would be the third equal unit in a row; gives the new end, last unit and its run."""
     length = packed & 0xFF
     rest = packed >> 8
@@ -175,7 +180,176 @@ def _put(out: npt.NDArray[np.uint8], o: int, packed: int, last: int, run: int) -
 
 
 @njit(cache=True, nogil=True)
-def fold_rows(
+def _kept(raw: npt.NDArray[np.uint8], at: int, width: int) -> np.int64:
+    """Gives the character at `at` as packed UTF-8, unchanged."""
+    packed = np.int64(width)
+    for w in range(width):
+        packed |= np.int64(raw[at + w]) << (8 * (w + 1))
+    return packed
+
+
+@njit(cache=True, nogil=True)
+def _is_latin(raw: npt.NDArray[np.uint8], i: int, end: int, kind: npt.NDArray[np.uint8]) -> bool:
+    """Whether a row has at least as many Latin letters as letters of other scripts that pass for nothing on their own."""
+    balance = 0
+    while i < end:
+        if raw[i] < 0x80:
+            balance += kind[raw[i]] == LATIN
+            i += 1
+            continue
+        code, width = decode(raw, i)
+        what = kind[code] if code < kind.size else OTHER
+        if what == LATIN:
+            balance += 1
+        elif what == FOREIGN or what == WEAK:  # noqa: SIM109  a tuple costs the kernel time
+            balance -= 1
+        i += width
+    return balance >= 0
+
+
+@njit(cache=True, nogil=True)
+def _token(
+    raw: npt.NDArray[np.uint8], i: int, end: int, kind: npt.NDArray[np.uint8], latin_row: bool
+) -> tuple[int, bool, bool, bool, bool]:
+    """Reads the token that begins at `i`.
+
+    Gives the index behind it, whether it is plain (only ASCII letters and digits), has Latin letters, reads as Latin, and whether its
+    digits read as letters.
+    """
+    latins = 0
+    strongs = 0
+    others = 0
+    digits = 0
+    head = 0  # digits before the first letter
+    plain = True
+    while i < end:
+        if raw[i] < 0x80 and kind[raw[i]] == LATIN:
+            latins += 1
+            i += 1
+            continue
+        code, width = decode(raw, i)
+        what = kind[code] if code < kind.size else OTHER
+        if what == OTHER:
+            break
+        plain = plain and width == 1 and what != SYMBOL
+        if what == LATIN:
+            latins += 1
+        elif what == DIGIT:
+            head += latins + strongs == 0
+            digits += 1
+        elif what == STRONG:
+            strongs += 1
+        elif what == FOREIGN or what == WEAK:  # noqa: SIM109  a tuple costs the kernel time
+            others += 1
+        i += width
+    letters = latins + strongs
+    as_latin = latins > 0 or (strongs > 0 and others == 0 and latin_row)
+    as_leet = as_latin and 0 < digits <= letters and not (head == digits and letters <= 2)
+    return i, plain, latins > 0, as_latin, as_leet
+
+
+@njit(cache=True, nogil=True)
+def _reads_as_letter(
+    raw: npt.NDArray[np.uint8], at: int, first: int, stop: int, end: int, after_letter: bool, as_leet: bool, kind: npt.NDArray[np.uint8]
+) -> bool:
+    """Whether the symbol at `at` stands for a letter in the token raw[first:stop]: "c@sh", "pa$$", "$ave"; not "US$100", "me@home.org"."""
+    j = at + decode(raw, at)[1]
+    while j < min(stop, at + _SYMBOLS_MAX) and raw[j] == raw[at]:  # "$$" as one
+        j += 1
+    if j >= stop:
+        return False
+    code, _ = decode(raw, j)
+    what = kind[code] if code < kind.size else OTHER
+    if not (what == LATIN or what == STRONG or (what == DIGIT and as_leet)):  # noqa: SIM109  a tuple costs the kernel time
+        return False
+    return (after_letter or (raw[at] == 36 and at == first)) and not (raw[at] == 64 and _is_mail(raw, at, end))
+
+
+@njit(cache=True, nogil=True)
+def _leet_letter(raw: npt.NDArray[np.uint8], at: int, stop: int, leet: npt.NDArray[np.uint8]) -> np.int64:
+    """Gives the letter that the digit at `at` stands for: "1" for "l" beside another one, before "y" and at the end, else for "i"."""
+    if raw[at] == 49 and (at + 1 == stop or raw[at + 1] == 49 or raw[at + 1] | 32 == 121 or (at > 0 and raw[at - 1] == 49)):
+        return np.int64(108)
+    return np.int64(leet[raw[at]])
+
+
+@njit(cache=True, nogil=True)
+def _fold_plain(
+    raw: npt.NDArray[np.uint8], i: int, stop: int, out: npt.NDArray[np.uint8], o: int, last: np.int64, run: int
+) -> tuple[int, np.int64, int]:
+    """Appends the usual token in lower case; what `_put` gives."""
+    for j in range(i, stop):
+        byte = np.int64(raw[j])
+        if 65 <= byte <= 90:
+            byte += 32
+        if byte == last:
+            run += 1
+            if run > 2 and byte > 57:
+                continue
+        else:
+            last, run = byte, 1
+        out[o] = byte
+        o += 1
+    return o, last, run
+
+
+@njit(cache=True, nogil=True)
+def _fold_token(
+    raw: npt.NDArray[np.uint8],
+    i: int,
+    stop: int,
+    end: int,
+    has_latin: bool,
+    as_latin: bool,
+    as_leet: bool,
+    kind: npt.NDArray[np.uint8],
+    latin: npt.NDArray[np.uint64],
+    own: npt.NDArray[np.uint64],
+    leet: npt.NDArray[np.uint8],
+    out: npt.NDArray[np.uint8],
+    o: int,
+    last: np.int64,
+    run: int,
+) -> tuple[int, np.int64, int, int, int]:
+    """Appends a token that holds more than ASCII letters and digits; what `_put` gives, and the characters read and changed."""
+    first = i
+    count = 0
+    changed = 0
+    after_letter = False
+    while i < stop:
+        code, width = decode(raw, i)
+        what = kind[code] if code < kind.size else FOREIGN
+        at = i
+        i += width
+        count += 1
+        if what == DROP or (what == MARK and has_latin):
+            changed += 1
+            continue
+        packed = np.int64(own[code]) if code < own.size else np.int64(0)
+        was_after_letter = after_letter
+        after_letter = what != DIGIT
+        if what == LATIN:
+            packed = np.int64(latin[code])
+            changed += code >= 0x80
+        elif what == DIGIT:
+            if as_leet and leet[code] != 0:
+                packed = 1 | _leet_letter(raw, at, stop, leet) << 8
+                changed += 1
+                after_letter = True
+        elif what == SYMBOL:
+            after_letter = as_latin and _reads_as_letter(raw, at, first, stop, end, was_after_letter, as_leet, kind)
+            if after_letter:
+                packed = np.int64(latin[code])
+                changed += 1
+        elif as_latin and what != FOREIGN and what != MARK:
+            packed = np.int64(latin[code])
+            changed += 1
+        o, last, run = _put(out, o, packed or _kept(raw, at, width), last, run)
+    return o, last, run, count, changed
+
+
+@njit(cache=True, nogil=True)
+def _fold_rows(
     raw: npt.NDArray[np.uint8],
     start: npt.NDArray[np.int64],
     kind: npt.NDArray[np.uint8],
@@ -183,191 +357,58 @@ def fold_rows(
     own: npt.NDArray[np.uint64],
     leet: npt.NDArray[np.uint8],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Folds n rows of valid UTF-8.
-
-    Gives the folded bytes, their starts int64[n + 1], and per row the number of characters and of changed ones (letter case and
-    repeats do not count). Law: a row's result does not depend on other rows. Cost: linear in bytes.
-    """
     n = start.size - 1
-    # no packed text is longer than three bytes for two, and ASCII never grows
-    out = np.empty(2 * raw.size + 8, np.uint8)
-    out_start = np.empty(n + 1, np.int64)
-    chars = np.empty(n, np.int64)
-    changes = np.empty(n, np.int64)
-    out_start[0] = 0
+    out = np.empty(2 * raw.size + 8, np.uint8)  # ASCII never grows, and no packed text is longer than three bytes for two
+    out_start = np.zeros(n + 1, np.int64)
+    chars = np.zeros(n, np.int64)
+    changes = np.zeros(n, np.int64)
     o = 0
     for row in range(n):
         i, end = start[row], start[row + 1]
-        count = np.int64(0)
-        changed = np.int64(0)
         last = np.int64(0)
-        run = np.int64(0)
-        ascii_row = True
-        for j in range(i, end):
-            if raw[j] >= 0x80:
-                ascii_row = False
-                break
-        latin_row = True
-        if not ascii_row:
-            balance = 0
-            j = i
-            while j < end:
-                code, width = decode(raw, j)
-                j += width
-                what = kind[code] if code < kind.size else OTHER
-                if what == LATIN:
-                    balance += 1
-                elif what == FOREIGN or what == WEAK:
-                    balance -= 1
-            latin_row = balance >= 0
+        run = 0
+        latin_row = _is_latin(raw, i, end, kind)
         while i < end:
-            byte = raw[i]
-            if byte < 0x80 and kind[byte] == OTHER:  # spaces and punctuation, one byte each
-                o, last, run = _put(out, o, np.int64(own[byte]), last, run)
-                count += 1
+            if raw[i] == 32 and last != 32:  # the usual gap
+                out[o] = 32
+                o += 1
+                last, run = np.int64(32), 1
+                chars[row] += 1
                 i += 1
                 continue
             code, width = decode(raw, i)
             what = kind[code] if code < kind.size else OTHER
-            if what == OTHER:
+            if what == OTHER:  # spaces and punctuation
                 packed = np.int64(own[code]) if code < own.size else np.int64(0)
-                if packed == 0:
-                    packed = np.int64(width)
-                    for w in range(width):
-                        packed |= np.int64(raw[i + w]) << (8 * (w + 1))
-                o, last, run = _put(out, o, packed, last, run)
-                count += 1
+                o, last, run = _put(out, o, packed or _kept(raw, i, width), last, run)
+                chars[row] += 1
                 i += width
                 continue
-            # one token: what it is made of
-            stop = i
-            latins = 0
-            strongs = 0
-            others = 0
-            digits = 0
-            head_digits = 0
-            plain = True
-            while stop < end:
-                byte = raw[stop]
-                if byte < 0x80:
-                    what = kind[byte]
-                    if what == LATIN:
-                        latins += 1
-                    elif what == DIGIT:
-                        if latins + strongs == 0:
-                            head_digits += 1
-                        digits += 1
-                    elif what == SYMBOL:
-                        plain = False
-                    else:
-                        break
-                    stop += 1
-                    continue
-                code, width = decode(raw, stop)
-                what = kind[code] if code < kind.size else OTHER
-                if what == OTHER:
-                    break
-                plain = False
-                if what == LATIN:
-                    latins += 1
-                elif what == STRONG:
-                    strongs += 1
-                elif what == FOREIGN or what == WEAK:
-                    others += 1
-                stop += width
-            as_latin = latins > 0 or (strongs > 0 and others == 0 and latin_row)
-            letters = latins + strongs
-            as_leet = as_latin and 0 < digits <= letters and not (head_digits == digits and letters <= 2)
-            if plain and not as_leet:  # the usual word: lower case is all
-                for j in range(i, stop):
-                    byte = raw[j]
-                    if 65 <= byte <= 90:
-                        byte += np.uint8(32)
-                    if byte == last:
-                        run += 1
-                        if run > 2 and byte > 57:
-                            continue
-                    else:
-                        last = np.int64(byte)
-                        run = 1
-                    out[o] = byte
-                    o += 1
-                count += stop - i
-                i = stop
-                continue
-            after_letter = False
-            while i < stop:
-                code, width = decode(raw, i)
-                what = kind[code] if code < kind.size else FOREIGN
-                count += 1
-                if what == DROP or (what == MARK and latins > 0):
-                    changed += 1
-                    i += width
-                    continue
-                packed = np.int64(own[code]) if code < own.size else np.int64(0)
-                if what == LATIN:
-                    packed = np.int64(latin[code])
-                    if code >= 0x80:
-                        changed += 1
-                    after_letter = True
-                elif what == DIGIT:
-                    if as_leet and leet[code] != 0:
-                        letter = np.int64(leet[code])
-                        # "1" stands for "l" beside another one, before "y" and at the end of a token; else for "i"
-                        if code == 49 and (
-                            i + 1 == stop or raw[i + 1] == 49 or (i > 0 and raw[i - 1] == 49) or raw[i + 1] == 121 or raw[i + 1] == 89
-                        ):
-                            letter = np.int64(108)
-                        packed = 1 | letter << 8
-                        changed += 1
-                        after_letter = True
-                    else:
-                        after_letter = False
-                elif what == STRONG or what == WEAK:
-                    if as_latin:
-                        packed = np.int64(latin[code])
-                        changed += 1
-                    after_letter = True
-                elif what == SYMBOL:
-                    j = i + width
-                    while j < stop and raw[j] == raw[i]:  # "$$" as one
-                        j += 1
-                    follows = False
-                    if j < stop:
-                        after, _ = decode(raw, j)
-                        beyond = kind[after] if after < kind.size else OTHER
-                        follows = beyond == LATIN or beyond == STRONG or (beyond == DIGIT and as_leet)
-                    if (
-                        follows
-                        and as_latin
-                        and (after_letter or (code == 36 and (i == start[row] or raw[i - 1] <= 32)))
-                        and not (code == 64 and _is_mail(raw, i, end))
-                    ):
-                        packed = np.int64(latin[code])
-                        changed += 1
-                        after_letter = True
-                    else:
-                        after_letter = False
-                else:
-                    after_letter = True
-                if packed == 0:
-                    packed = np.int64(width)
-                    for w in range(width):
-                        packed |= np.int64(raw[i + w]) << (8 * (w + 1))
-                o, last, run = _put(out, o, packed, last, run)
-                i += width
+            stop, plain, has_latin, as_latin, as_leet = _token(raw, i, end, kind, latin_row)
+            if plain and not as_leet:
+                o, last, run = _fold_plain(raw, i, stop, out, o, last, run)
+                chars[row] += stop - i
+            else:
+                o, last, run, count, changed = _fold_token(
+                    raw, i, stop, end, has_latin, as_latin, as_leet, kind, latin, own, leet, out, o, last, run
+                )
+                chars[row] += count
+                changes[row] += changed
+            i = stop
         out_start[row + 1] = o
-        chars[row] = count
-        changes[row] = changed
     return out[:o], out_start, chars, changes
 
 
 def fold_bytes(
     raw: npt.NDArray[np.uint8], start: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Takes n rows of valid UTF-8, uint8 bytes and int64[n + 1] starts; gives what `fold_rows` gives."""
+    """Takes n rows of valid UTF-8: bytes and their starts int64[n + 1].
+
+    Gives the folded bytes, their starts int64[n + 1], and per row the number of characters and of changed ones (letter case and
+    repeats do not count). Law: a row's result does not depend on other rows. Cost: linear in bytes.
+    """
     kind, latin, own = fold_tables()
-    folded, folded_start, chars, changes = fold_rows(raw, start, kind, latin, own, _LEET)
+    folded, folded_start, chars, changes = _fold_rows(raw, start, kind, latin, own, _LEET)
     return folded, folded_start, chars, changes
 
 

@@ -62,11 +62,10 @@ def _bucket(state: np.uint64, buckets: np.uint64) -> np.int64:
 def _add(state: np.uint64, buckets: np.uint64, row: int, seen: npt.NDArray[np.int32], bucket: npt.NDArray[np.int32], o: int) -> int:
     """Appends the bucket of a finished hash unless this row has it; gives the new end of the output."""
     at = _bucket(state, buckets)
+    new = seen[at] != row + 1  # no branch: whether a bucket is new cannot be predicted
     bucket[o] = at
-    if seen[at] == row + 1:
-        return o
     seen[at] = row + 1
-    return o + 1
+    return o + 1 if new else o
 
 
 @njit(cache=True, nogil=True)
@@ -103,7 +102,7 @@ def _add_style(
 
 @njit(cache=True, nogil=True)
 def _is_token_byte(byte: int) -> bool:
-    return 97 <= byte <= 122 or byte >= 128 or byte == 48
+    return (97 <= byte <= 122) | (byte >= 128) | (byte == 48)
 
 
 @njit(cache=True, nogil=True)
@@ -127,13 +126,20 @@ def _add_words(
         if not _is_token_byte(text[i]):
             i += 1
             continue
-        for k in range(high, 1, -1):
+        for k in range(high, 2, -1):
             states[k] = _step(states[k - 1], 32)
-        states[1] = base
+        pair = _step(states[1], 32)  # the two usual orders stay in registers
+        single = base
+        first = i
         while _is_token_byte(text[i]):
-            for k in range(1, high + 1):
-                states[k] = _step(states[k], text[i])
+            single = _step(single, text[i])
+            pair = _step(pair, text[i])
             i += 1
+        for k in range(3, high + 1):
+            for j in range(first, i):
+                states[k] = _step(states[k], text[j])
+        states[1] = single
+        states[2] = pair
         tokens += 1
         for k in range(low, min(high, tokens) + 1):
             o = _add(states[k], buckets, row, seen, bucket, o)
@@ -144,6 +150,7 @@ def _add_words(
 def _add_characters(
     text: npt.NDArray[np.uint8],
     end: int,
+    wide: bool,
     low: int,
     high: int,
     base: np.uint64,
@@ -153,7 +160,10 @@ def _add_characters(
     bucket: npt.NDArray[np.int32],
     o: int,
 ) -> int:
-    """Appends the character n-grams of the chunks in text[:end], each with the blank before and behind it; gives the new end."""
+    """Appends the character n-grams of the chunks in text[:end], each with the blank before and behind it; gives the new end.
+
+    `wide` says that the row has characters of more than one byte.
+    """
     i = 1
     while i < end:
         stop = i
@@ -161,6 +171,18 @@ def _add_characters(
             stop += 1
         stop += 1
         p = i - 1
+        i = stop
+        if not wide:
+            while p + low <= stop:
+                state = base
+                for q in range(p, p + low):
+                    state = _step(state, text[q])
+                o = _add(state, buckets, row, seen, bucket, o)
+                for q in range(p + low, min(p + high, stop)):
+                    state = _step(state, text[q])
+                    o = _add(state, buckets, row, seen, bucket, o)
+                p += 1
+            continue
         while p < stop:
             state = base
             q = p
@@ -177,7 +199,6 @@ def _add_characters(
             p += 1
             while p < stop and text[p] & 0xC0 == 0x80:
                 p += 1
-        i = stop
     return o
 
 
@@ -225,7 +246,7 @@ def _hash_rows(
     for row in range(n):
         longest = max(longest, start[row + 1] - start[row])
     text = np.empty(longest + 3, np.uint8)
-    states = np.empty(word_high + 1, np.uint64)
+    states = np.empty(max(word_high, 2) + 1, np.uint64)
     o = 0
     for row in range(n):
         m, length = _shaped(folded, start[row], start[row + 1], shape, text)
@@ -240,15 +261,18 @@ def _hash_rows(
             o = _add_style(raw, raw_start[row], raw_start[row + 1], length, bases[2], scaled, row, seen, bucket, o)
         o = _add_words(text, m, word_low, word_high, bases[0], states, scaled, row, seen, bucket, o)
         characters[row] = o
-        o = _add_characters(text, m, char_low, char_high, bases[1], scaled, row, seen, bucket, o)
+        o = _add_characters(text, m, length != m - 2, char_low, char_high, bases[1], scaled, row, seen, bucket, o)
         out_start[row + 1] = o
     weight = np.empty(o, np.float32)
     family = np.zeros(o, np.int8)
     for row in range(n):
         first, end = out_start[row], out_start[row + 1]
         if end > first:
-            weight[first:end] = np.float32(1.0 / np.sqrt(np.float64(end - first)))
-            family[characters[row] : end] = CHAR
+            share = np.float32(1.0 / np.sqrt(np.float64(end - first)))
+            for j in range(first, end):
+                weight[j] = share
+            for j in range(characters[row], end):
+                family[j] = CHAR
     return out_start, bucket[:o], weight, family
 
 

@@ -19,8 +19,10 @@ CLEANING_VERSION = "1"
 
 _PASSES = 4  # nested references ("&amp;lt;") are resolved this often; what still reads as one loses its ampersand
 _MARKS_MAX = 30  # combining marks in a row; Unicode's stream-safe text has the same bound, and sorting longer runs is quadratic
+_GROWTH = 4
 _AMPERSANDS = re.compile(r"&(?:(?:amp|AMP|#0*38(?![0-9])|#[xX]0*26(?![0-9a-fA-F]));?)+")
 _SPACES = re.compile(" {2,}")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def _classed(codes: Sequence[int]) -> str:
@@ -52,43 +54,54 @@ def _unescape(text: str) -> str:
 
 
 def _compose(text: str) -> str:
-    if text.isascii():
-        return _patterns()[0].sub("", text)
     dropped, marks = _patterns()
-    return marks.sub(r"\1", unicodedata.normalize("NFKC", marks.sub(r"\1", dropped.sub("", text))))
+    if not text.isprintable():  # whatever cleaning drops is not printable; the search costs ten times as much
+        text = dropped.sub("", text)
+    if text.isascii():
+        return text
+    if len(text) - len(text.encode("ascii", "ignore")) <= _MARKS_MAX:
+        return unicodedata.normalize("NFKC", text)
+    return marks.sub(r"\1", unicodedata.normalize("NFKC", marks.sub(r"\1", text)))
 
 
 def clean(text: str) -> str:
     """Takes any str; gives it HTML-unescaped, NFKC, without control and format characters, single-spaced and stripped.
 
     Dropped: categories Cc (except \\n, \\r, \\t), Cf (zero-width characters, soft hyphen, byte order mark, direction marks) and Cs
-    (lone surrogates, which UTF-8 cannot carry). Combining marks beyond 30 in a row are dropped too.
+    (lone surrogates, which UTF-8 cannot carry). Combining marks beyond 30 in a row are dropped too, and what makes the text more
+    than four times as long (a ligature can stand for eighteen characters).
     Laws: total; `clean(clean(text)) == clean(text)`; the result encodes as UTF-8. Cost: linear.
     """
+    most = _GROWTH * len(text)
     for _ in range(_PASSES):
-        plain = _compose(_unescape(text))
+        plain = _compose(_unescape(text))[:most]
         if plain == text:
             break
         text = plain
     else:
         text = _compose(_compose(text.replace("&", "")))
-    return _SPACES.sub(" ", text).strip()
+    return (_SPACES.sub(" ", text) if "  " in text else text).strip()
 
 
 @cache
-def _hides() -> re.Pattern[str]:
-    """Gives the pattern of one character that cleaning replaces by other letters or digits, or drops as invisible."""
-    codes = []
-    for code in (*range(0x80, 0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x20000)):
+def _hiding() -> frozenset[str]:
+    """Gives the characters that cleaning replaces by ASCII letters or digits, or drops as invisible."""
+    found = set()
+    for code in (*range(0x80, 0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x20000), *range(0xE0000, 0xE0080)):
         char = chr(code)
         category = unicodedata.category(char)
         if category == "Cf":
-            codes.append(code)
+            found.add(char)
         elif category not in ("Cn", "Cs", "Co", "Mn"):
             plain = unicodedata.normalize("NFKC", char)
             if plain != char and plain.isascii() and plain.isalnum():
-                codes.append(code)
-    return re.compile(f"[{_classed(codes)}]")
+                found.add(char)
+    return frozenset(found)
+
+
+def _hidden(source: str) -> int:
+    """Gives how many characters of an unescaped text cleaning replaces by letters or digits, or drops as invisible."""
+    return sum(map(_hiding().__contains__, "".join(_BEYOND_ASCII.findall(source))))
 
 
 @dataclass(slots=True, frozen=True)
@@ -164,7 +177,7 @@ def text_column(texts: Sequence[str]) -> TextColumn:
         if not text.isascii() or "&" in text:
             plain = cleaned[row] = clean(text)
             if plain != text and not (source := _unescape(text)).isascii():
-                hidden.append((row, len(source), len(_hides().findall(source))))
+                hidden.append((row, len(source), _hidden(source)))
     encoded = [text.encode() for text in cleaned]
     start = np.zeros(n + 1, np.int64)
     np.cumsum(np.fromiter(map(len, encoded), np.int64, n), out=start[1:])

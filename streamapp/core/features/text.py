@@ -121,7 +121,7 @@ def _mail_end(raw: npt.NDArray[np.uint8], at: int, free: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _measure(
+def _measure(  # noqa: C901  one pass over the bytes; each count is one branch
     raw: npt.NDArray[np.uint8],
     start: npt.NDArray[np.int64],
     bits: npt.NDArray[np.uint8],
