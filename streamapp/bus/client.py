@@ -8,16 +8,19 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import aiokafka
+from aiokafka.errors import KafkaError
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 from mode.services import Service
 from mode.utils.futures import maybe_async
 
 from streamapp.bus.batch import BatchLimits
+from streamapp.core.errors import BusError
 
 #: A fetch that may wait for more records is answered early when this many bytes are there; well below one partition's fetch, because
 #: the broker counts whole record batches and would wait in front of a backlog otherwise.
 WINDOW_BYTES_MIN = 256 * 1024
+MEMBERSHIP_CHECK_S = 1.0
 
 
 class LoopClient(AIOKafkaConsumerThread):
@@ -57,6 +60,7 @@ class LoopClient(AIOKafkaConsumerThread):
         await super().on_start()
         self._watch_heartbeats()
         self._pace_fetches()
+        self.add_future(self._watch_membership())
 
     async def on_stop(self) -> None:
         """Leaves the group and disconnects."""
@@ -113,6 +117,17 @@ class LoopClient(AIOKafkaConsumerThread):
             return accepted
 
         coordinator._do_heartbeat = observed
+
+    async def _watch_membership(self) -> None:
+        """Ends the worker when its membership fails for good: without partitions nobody polls, and nobody would see aiokafka's error."""
+        coordinator = self.kafka._coordinator
+        while not self.should_stop:
+            await asyncio.wait({coordinator._coordination_task}, timeout=MEMBERSHIP_CHECK_S)
+            try:
+                if not self.should_stop:
+                    coordinator.check_errors()
+            except KafkaError as failure:
+                raise BusError(f"group membership failed: {failure!r}", "check the group's permissions; a restart joins again") from failure
 
     def _pace_fetches(self) -> None:
         """Lets the broker gather records: after records came, the next fetch may wait `batch_wait_ms` for more; idle ones long-poll.

@@ -11,7 +11,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import ConsumerStoppedError
 
 from streamapp.bus.acks import Acks, Claim, Fetched, Partition, Ticket
-from streamapp.bus.batch import BatchLimits, columns
+from streamapp.bus.batch import columns
 from streamapp.bus.client import LoopClient
 from streamapp.core.errors import BusError
 from streamapp.core.events import Segment
@@ -23,13 +23,14 @@ Taken = tuple[Any, tuple[Segment, ...], tuple[Ticket, ...]]
 class Intake:
     """The seam to aiokafka's fetcher: takes from its buffer; unpacking, aborted transactions and positions stay aiokafka's business."""
 
-    def __init__(self, client: LoopClient, acks: Acks, limits: BatchLimits) -> None:
-        self._client, self._acks, self._limits = client, acks, limits
+    def __init__(self, client: LoopClient, acks: Acks) -> None:
+        self._client, self._acks = client, acks
+        self._waiter: asyncio.Future[None] | None = None
         self._last_rows: dict[Partition, int] = {}  # partitions that gave least go first, so that the rest of the batch is for a backlog
         self._last_ms: dict[Partition, int] = {}  #   timestamp of the last record taken
 
-    def take(self, claims: Sequence[Claim], allowed: set[Any], channels: Mapping[str, Any]) -> list[Taken]:
-        """Takes what is there, up to `batch_max` records over all claims; gives one batch per agent, none when nothing is there.
+    def take(self, claims: Sequence[Claim], allowed: set[Any], channels: Mapping[str, Any], room: int) -> list[Taken]:
+        """Takes what is there, up to `room` records over all claims; gives one batch per agent, none when nothing is there.
 
         Raises KafkaError that the fetcher found, BusError when the broker's log no longer continues where we stopped.
         """
@@ -42,7 +43,7 @@ class Intake:
             return []
         last = self._last_rows
         ready.sort(key=lambda claim: last.get(claim.source, 0))
-        room, left_behind = self._limits.batch_max, False
+        left_behind = False
         parts: dict[int, list[tuple[Fetched, Sequence[Any]]]] = {}
         by_id: dict[int, Any] = {}
         for place, claim in enumerate(ready):
@@ -110,8 +111,6 @@ class Intake:
             self._waiter = None
             subscription._fetch_count -= 1
             subscription._last_fetch_ended = time.monotonic()
-
-    _waiter: asyncio.Future[None] | None = None
 
     def interrupt(self) -> None:
         """Ends `wait_for_records`."""

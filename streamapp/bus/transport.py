@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol, cast
 
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.exceptions import ImproperlyConfigured
 from faust.transport import base as faust_base
@@ -37,7 +37,7 @@ class PartitionListener(Protocol):
     """Told about partitions of batched topics, so that it can load their state; set as `app.partition_listener` before the start."""
 
     async def on_assigned(self, generation: int, partitions: frozenset[Partition]) -> None:
-        """Runs in its own task; all `partitions` are held, and nothing of them is delivered before `release(partition, offset)`."""
+        """Runs in its own task, cancelled by the next rebalance; all `partitions` are held until `release(partition, offset)`."""
         ...
 
     async def on_revoked(self, generation: int, partitions: frozenset[Partition]) -> None:
@@ -111,14 +111,16 @@ class Consumer(faust_aiokafka.Consumer):
         self.limits: BatchLimits = getattr(transport.app, "batch_limits", None) or BatchLimits()
         self.listener: PartitionListener | None = getattr(transport.app, "partition_listener", None)
         self.acks = Acks(self._wake)
-        self.held: set[Partition] = set()
+        self.held: dict[Partition, int | None] = {}  # with the position reached before the hold, None when nothing was fetched
         self.draining = False
-        self._flow = False  # Faust has placed the stock partitions after the last rebalance
+        self._flow = False  #      Faust has placed the stock partitions after the last rebalance
+        self._generation = -1  #   of the last assignment
+        self._loading: asyncio.Future[Any] | None = None  # the listener's task for the last assignment
         self._wakeup = asyncio.Event()
         self._settled = asyncio.Event()
         self._committing = asyncio.Lock()
         super().__init__(transport, *args, **kwargs)
-        self.intake = Intake(self.client, self.acks, self.limits)
+        self.intake = Intake(self.client, self.acks)
 
     def _new_consumer_thread(self) -> Any:
         return LoopClient(self, loop=self.loop, beacon=self.beacon)
@@ -137,25 +139,35 @@ class Consumer(faust_aiokafka.Consumer):
 
     async def pump(self, stopping: Any) -> None:
         """Delivers batches until `stopping()`; waits for data, for room in flight, and for partitions. Raises BusError, KafkaError."""
-        while not stopping() and not self.should_stop:
-            self._wakeup.clear()
-            if not self._may_take():
-                await self._wait_for_room()
-                continue
-            generation = self.client.generation
-            taken = self.intake.take(self.acks.claims(), self._deliverable(), self.conductor.sources)
-            for channel, segments, tickets in taken:
-                batch = Batch(segments, tickets, self.acks, self._fresh, time.monotonic())
-                self.conductor.deliver(channel, batch, generation)
-            if taken:
-                await asyncio.sleep(0)
-            else:
-                await self.intake.wait_for_records(self._wakeup)
+        try:
+            while not stopping() and not self.should_stop:
+                self._wakeup.clear()
+                room = self._room()
+                if room <= 0:
+                    await self._wait_for_room()
+                elif self._deliver(room):
+                    await asyncio.sleep(0)
+                else:
+                    await self.intake.wait_for_records(self._wakeup)
+        except ConsumerStoppedError:
+            if not self.app.should_stop:
+                raise
 
-    def _may_take(self) -> bool:
+    def _deliver(self, room: int) -> bool:
+        taken = self.intake.take(self.acks.claims(), self._get_active_partitions(), self.conductor.sources, room)
+        for channel, segments, tickets in taken:
+            batch = Batch(segments, tickets, self.acks, self._fresh, time.monotonic())
+            self.conductor.deliver(channel, batch, self.app.consumer_generation_id)
+        return bool(taken)
+
+    def _room(self) -> int:
+        """Gives how many records the next batch may have; 0 while nothing may be taken."""
         acks, limits = self.acks, self.limits
-        room = acks.batches_in_flight < limits.in_flight_batches_max and acks.records_in_flight < limits.in_flight_records_max
-        return room and self._flow and not self.draining and self.client.in_session(time.monotonic())
+        if not self._flow or self.draining or acks.batches_in_flight >= limits.in_flight_batches_max:
+            return 0
+        if not self.client.in_session(time.monotonic()):
+            return 0
+        return min(limits.batch_max, limits.in_flight_records_max - acks.records_in_flight)
 
     async def _wait_for_room(self) -> None:
         # A session that went stale is repaired by a heartbeat or a rebalance; neither wakes us, so look again.
@@ -165,10 +177,6 @@ class Consumer(faust_aiokafka.Consumer):
                 await self._wakeup.wait()
         except TimeoutError:
             pass
-
-    def _deliverable(self) -> set[Any]:
-        active: set[Any] = self._get_active_partitions()
-        return active
 
     def _wake(self) -> None:
         self._wakeup.set()
@@ -191,45 +199,50 @@ class Consumer(faust_aiokafka.Consumer):
         position = self.acks.retire(claim.source)
         if position is not None and self.client.state(claim.source) is not None:
             self.acks.claim(claim.source, claim.generation, position)
-            self.client.kafka.seek(claim.source, position)
+            self.client.kafka.seek(_aiokafka(claim.source), position)
 
     def hold(self, source: Partition) -> None:
         """Stops delivery of an assigned partition and drops what is un-acked of it, until `release`."""
-        self.acks.retire(source)
-        self.held.add(source)
+        self.held[source] = self.acks.retire(source)
         self.intake.discard(source)
-        self.client.kafka.pause(source)
+        self.client.kafka.pause(_aiokafka(source))
 
     def release(self, source: Partition, offset: int | None = None) -> None:
-        """Starts delivery of a held partition, at `offset` or else at the group's committed offset. Raises BusError when it is not ours."""
+        """Starts delivery of a held partition at `offset`, else where the hold stopped it, else at the group's committed offset.
+
+        Raises BusError when the partition is not held by us (any more).
+        """
         if source not in self.held or self.client.state(source) is None:
             raise BusError(f"{source.topic}-{source.partition} is not held by this worker", "it was revoked: drop the loaded state")
-        self.held.discard(source)
+        reached = self.held.pop(source)
+        offset = reached if offset is None else offset
         self.acks.claim(source, self.client.generation, offset)
         if offset is not None:
-            self.client.kafka.seek(source, offset)
-        self.client.kafka.resume(source)
+            self.client.kafka.seek(_aiokafka(source), offset)
+        self.client.kafka.resume(_aiokafka(source))
         self._wake()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commits what is acknowledged and drops the rest, after waiting `revoke_wait_ms` for batches in flight."""
         self._flow = False
         claims = self.acks.claims()
-        if claims:
-            if self.client.in_session(time.monotonic()):
-                await self._wait_settled(self.limits.revoke_wait_ms / 1000)
-                await self.commit_acked()
-            for claim in claims:
-                self.acks.retire(claim.source)
+        if claims and self.client.in_session(time.monotonic()):
+            await self._wait_settled(self.limits.revoke_wait_ms / 1000)
+            await self.commit_acked()
+        gone = frozenset(self.partitions())
+        if self._loading is not None:
+            self._loading.cancel()
+        for source in gone:
+            self.acks.retire(source)
         self.held.clear()
         await super().on_partitions_revoked(revoked)
-        if self.listener is not None and claims:
-            gone = frozenset(claim.source for claim in claims)
-            self.add_future(self.listener.on_revoked(claims[0].generation, gone))
+        if self.listener is not None and gone:
+            self.add_future(self.listener.on_revoked(self._generation, gone))
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Claims the batched partitions; with a listener they are held until it releases them."""
         self._flow = False
+        self._generation = generation_id
         self.client.last_contact = time.monotonic()  # the coordinator has just answered our SyncGroup
         sources = frozenset(Partition(*tp) for tp in assigned if tp.topic in self.conductor.sources)
         for source in sources:
@@ -239,7 +252,7 @@ class Consumer(faust_aiokafka.Consumer):
                 self.hold(source)
         await super().on_partitions_assigned(assigned, generation_id)
         if self.listener is not None and sources:
-            self.add_future(self.listener.on_assigned(generation_id, sources))
+            self._loading = self.add_future(self.listener.on_assigned(generation_id, sources))
 
     async def threadsafe_partitions_revoked(self, receiver_loop: Any, revoked: set[TP]) -> None:
         """Calls the rebalance callback: there is one loop only."""
