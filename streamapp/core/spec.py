@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from streamapp.core.document import Mistakes, key_lines, nearest, read
+from streamapp.core.expressions import parse_expression
 from streamapp.core.patterns import compile_pattern
 
 Count = Annotated[int, Meta(ge=1)]
@@ -26,9 +27,9 @@ TopicName = Literal[
 IMPLICIT_FIELDS = ("event_id", "event_time", "tenant")
 RESERVED_FIELDS = frozenset((*IMPLICIT_FIELDS, "specversion"))
 
-#: What a rule sees of a field, by its type; a json field cannot be read by rules.
+#: What a rule sees of a field, by its type: "private" is a string that is never quoted; a json field cannot be read by rules.
 RULE_TYPES: Mapping[str, str] = {
-    "id": "string", "text": "string", "string": "string", "number": "number", "integer": "number", "boolean": "boolean",
+    "id": "private", "text": "private", "string": "string", "number": "number", "integer": "number", "boolean": "boolean",
 }  # fmt: skip
 
 
@@ -182,7 +183,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.topics.namespace or self.pipeline.name
 
     def field_types(self) -> dict[str, str]:
-        """Gives what a rule sees of the event: field name -> "string", "number" or "boolean"."""
+        """Gives what a rule sees of the event: field name -> "string", "private", "number" or "boolean"."""
         declared = {name: RULE_TYPES[spec.type] for name, spec in self.event.fields.items() if spec.type in RULE_TYPES}
         return {"tenant": "string", "event_id": "string"} | declared
 
@@ -289,11 +290,11 @@ def _check_features(spec: PipelineSpec, mistakes: Mistakes) -> None:
 
 
 def _check_rules(rules: tuple[RuleSpec, ...], mistakes: Mistakes) -> None:
-    seen: dict[str, int] = {}
+    _check_unique("rules", [rule.code for rule in rules], mistakes)
     for place, rule in enumerate(rules):
-        if rule.code in seen:
-            mistakes.add(f"rules[{place}].code", f"`{rule.code}` is already the code of rules[{seen[rule.code]}]; codes are unique")
-        seen.setdefault(rule.code, place)
+        tree = parse_expression(rule.when or "true")  # a condition that could not be read is told already
+        if isinstance(tree, str):
+            mistakes.add(f"rules[{place}].when", f"{rule.code}: {tree}")
 
 
 def _check_routes(thresholds: ThresholdsSection, tiers: tuple[TierSpec, ...], topics: TopicsSection, mistakes: Mistakes) -> None:
@@ -306,6 +307,9 @@ def _check_routes(thresholds: ThresholdsSection, tiers: tuple[TierSpec, ...], to
             mistakes.add(f"topics.retention_ms.{name}", f"`{name}` is no topic of a pipeline{nearest(name, known)}")
 
 
-def _check_unique(path: str, names: Any, mistakes: Mistakes) -> None:
-    for name in sorted({name for name in names if list(names).count(name) > 1}):
-        mistakes.add(path, f"`{name}` stands there twice; remove one")
+def _check_unique(path: str, names: Sequence[str], mistakes: Mistakes) -> None:
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if name in first and name is not None:
+            mistakes.add(f"{path}[{place}]", f"`{name}` is already that of {path}[{first[name]}]; rename or remove one")
+        first.setdefault(name, place)

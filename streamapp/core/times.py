@@ -91,7 +91,7 @@ def _time(data: npt.NDArray[np.uint8], first: Any, end: Any) -> Any:
     if hour < 0 or hour > 23 or minute < 0 or minute > 59 or second < 0 or second > 60:
         return bad
     place = first + 19
-    fraction_ms = 0
+    fraction_ms: Any = 0
     if data[place] == 46:
         place += 1
         digits = 0

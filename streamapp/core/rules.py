@@ -1,0 +1,181 @@
+"""Rules as columns: compiled and checked when the pipeline file is loaded, evaluated for a whole micro-batch, told in sentences."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import repeat
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core.conditions import PRIVATE, Columns, Condition
+from streamapp.core.document import Mistakes, nearest
+from streamapp.core.explain import Reason
+from streamapp.core.expressions import WrongExpression, compile_condition
+from streamapp.core.route import ROUTE_NAMES
+from streamapp.core.spec import RuleSpec
+
+#: Raised whenever the same condition may hit other rows than before; part of Rules.version.
+LANGUAGE_VERSION = 1
+
+_SLOT = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(slots=True)
+class RuleHits:
+    """Which rules hit which of n rows; what was compared with what is looked up only for rows somebody asks about."""
+
+    hit: npt.NDArray[np.bool_]  #     n x live rules
+    shadow: npt.NDArray[np.bool_]  #  n x shadow rules: counted, never decide
+    columns: Columns
+    told: dict[int, list[Reason]] | None = None  #  by row; told for all rows at once when the first is asked for
+
+    def __len__(self) -> int:
+        return len(self.hit)
+
+
+@dataclass(slots=True, frozen=True)
+class _Compiled:
+    spec: RuleSpec
+    condition: Condition
+    slots: tuple[str, ...]
+
+    def reasons(self, columns: Columns, rows: npt.NDArray[np.intp]) -> dict[int, Reason]:
+        """Takes the rows the rule hits; gives a reason for each."""
+        leaves = self.condition.leaves(columns, rows)
+        reasons: dict[int, Reason] = {}
+        for leaf in dict.fromkeys(leaves):
+            mine = rows[[place for place, one in enumerate(leaves) if one is leaf]] if len(set(leaves)) > 1 else rows
+            values, limits = _picked(leaf.value, columns, mine), _picked(leaf.limit, columns, mine)
+            told: dict[tuple[Any, Any], Reason] = {}  # one reason serves every row with equal values
+            shared = {"value", "limit"}.issuperset(self.slots)
+            for row, value, limit in zip(mine.tolist(), values, limits, strict=False):
+                reason = told.get((value, limit)) if shared else None
+                if reason is None:
+                    reason = Reason(self.spec.code, self._sentence(value, limit, columns, row), leaf.name, value, limit)
+                    told[value, limit] = reason
+                reasons[row] = reason
+        return reasons
+
+    def _sentence(self, value: Any, limit: Any, columns: Columns, row: int) -> str:
+        shown = {"value": _shown(value), "limit": _shown(limit)}
+        for name in self.slots:
+            if name not in shown:
+                shown[name] = _shown(columns.at(name, row))
+        return _SLOT.sub(lambda slot: shown[slot[1]], self.spec.text)
+
+
+class Rules:
+    """The live and shadow rules of one pipeline, frozen; drafts are checked and left out."""
+
+    def __init__(self, compiled: Sequence[_Compiled]) -> None:
+        """Takes compiled rules in the order of the pipeline file; made by `compile_rules`."""
+        live = [rule for rule in compiled if rule.spec.mode == "live"]
+        shadow = [rule for rule in compiled if rule.spec.mode == "shadow"]
+        self._by_code = {rule.spec.code: rule.condition for rule in compiled}
+        self._live, self._live_tests = live, [rule.condition.true for rule in live]
+        self._shadow_tests = [rule.condition.true for rule in shadow]
+        self.codes = tuple(rule.spec.code for rule in live)
+        self.shadow_codes = tuple(rule.spec.code for rule in shadow)
+        self.routes = np.array([ROUTE_NAMES.index(rule.spec.route) for rule in live], np.int8)
+        self.always = np.array([rule.spec.decides == "always" for rule in live], np.bool_)
+        deciding = [(one.code, one.when, one.route, one.decides, one.text, one.mode) for one in (rule.spec for rule in live + shadow)]
+        self.version = sha256(msgspec.json.encode((LANGUAGE_VERSION, deciding))).hexdigest()
+
+    def evaluate(self, column: Callable[[str], Any], n: int) -> RuleHits:
+        """Takes the columns of n rows by name (arrays, or lists with None where missing); gives which rules certainly hit which rows.
+
+        Law: a row's hits depend on that row's values only.
+        """
+        columns = Columns(column, n)
+        with np.errstate(all="ignore"):  # overflow is inf and compares as such; what cannot be computed is missing
+            return RuleHits(_table(self._live_tests, columns), _table(self._shadow_tests, columns), columns)
+
+    def hits_of(self, code: str, hits: RuleHits) -> npt.NDArray[np.bool_]:
+        """Gives where one rule hits [n], whatever its mode: for its examples, and for looking at drafts."""
+        with np.errstate(all="ignore"):
+            return self._by_code[code].true(hits.columns)
+
+    def reasons(self, hits: RuleHits, row: int) -> list[Reason]:
+        """Gives a reason for every live rule that hits `row`, in file order."""
+        if hits.told is None:
+            hits.told = self._tell(hits)
+        return list(hits.told.get(row, ()))
+
+    def _tell(self, hits: RuleHits) -> dict[int, list[Reason]]:
+        told: dict[int, list[Reason]] = {}
+        with np.errstate(all="ignore"):
+            for place in np.flatnonzero(hits.hit.any(axis=0)).tolist():
+                for row, reason in self._live[place].reasons(hits.columns, np.flatnonzero(hits.hit[:, place])).items():
+                    told.setdefault(row, []).append(reason)
+        return told
+
+
+def compile_rules(
+    rules: Sequence[RuleSpec], types: Mapping[str, str], source: str = "rules", lines: Mapping[str, int] | None = None
+) -> Rules:
+    """Takes rules and the types of the features and fields they may name ("number", "boolean", "string", "private").
+
+    A "private" string may decide but is never quoted. Raises ConfigError that lists every mistake of every rule.
+    """
+    mistakes = Mistakes(source, lines or {})
+    compiled: list[_Compiled] = []
+    for place, rule in enumerate(rules):
+        slots = tuple(_SLOT.findall(rule.text))
+        try:
+            condition = compile_condition(rule.when, types)
+        except WrongExpression as wrong:
+            mistakes.add(f"rules[{place}].when", f"{rule.code}: {wrong}")
+        else:
+            compiled.append(_Compiled(rule, condition, slots))
+            if not condition.telling() and {"value", "limit"} & set(slots):
+                mistakes.add(
+                    f"rules[{place}].text", f"{rule.code}: `when` compares nothing that may be quoted; leave out {{value}} and {{limit}}"
+                )
+        if re.search(r"[{}]", _SLOT.sub("", rule.text)):
+            mistakes.add(f"rules[{place}].text", f"{rule.code}: has a lone brace; slots are {{value}}, {{limit}} or a name")
+        for slot in slots:
+            if slot not in ("value", "limit") and types.get(slot, PRIVATE) == PRIVATE:
+                why = (
+                    "is private and is never quoted"
+                    if slot in types
+                    else f"is no feature or field{nearest(slot, [*types, 'value', 'limit'])}"
+                )
+                mistakes.add(f"rules[{place}].text", f"{rule.code}: `{{{slot}}}` {why}")
+    mistakes.raise_if_any()
+    return Rules(compiled)
+
+
+def _table(tests: Sequence[Callable[[Columns], npt.NDArray[np.bool_]]], columns: Columns) -> npt.NDArray[np.bool_]:
+    table = np.empty((columns.n, len(tests)), np.bool_)
+    for place, test in enumerate(tests):
+        table[:, place] = test(columns)
+    return table
+
+
+def _picked(run: Callable[[Columns], Any] | None, columns: Columns, rows: npt.NDArray[np.intp]) -> Any:
+    """Gives the operand's values of `rows`; None for an operand that is not quoted."""
+    if run is None:
+        return repeat(None, len(rows))
+    values = run(columns)
+    if isinstance(values, np.ndarray):
+        return values[rows].tolist()
+    if isinstance(values, list):
+        return [values[row] for row in rows.tolist()]
+    return repeat(values, len(rows))
+
+
+def _shown(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
+    return str(value)
