@@ -13,11 +13,11 @@ from streamapp.core import cascade
 from streamapp.core.decode import Decoder
 from streamapp.core.encode import VerdictEncoder
 from streamapp.core.events import Plan, Segment
-from streamapp.core.explain import ModelReasons, Reason, group_contributions
+from streamapp.core.explain import ModelReasons, Reason, reason_of_last_resort
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.outcome import Outcome
-from streamapp.core.route import APPROVE, UNDECIDED, strictest_rule
+from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.vectorise import Inputs, Ngrams, scale, take
@@ -115,21 +115,24 @@ def combine(
 def explain(
     features: FeatureSet, hits: RuleHits, inputs: Inputs, scores: cascade.Scores, route: npt.NDArray[np.int8], serving: Serving
 ) -> list[Sequence[Reason]]:
-    """Gives the reasons of every row that is not approved: its rules, then the largest contributions of the model that scored it."""
+    """Gives the reasons of every row that is not approved: its rules, then the largest contributions of the model that scored it.
+
+    Law: none of them is left without one. A model that cannot say why is named in `scores.degraded`.
+    """
     reasons: list[Sequence[Reason]] = [()] * len(route)
     asked = np.flatnonzero(route != APPROVE)
-    if not asked.size:
-        return reasons
-    found: dict[int, list[Reason]] = {int(row): serving.rules.reasons(hits, int(row)) for row in asked}
+    found: dict[int, list[Reason]] = {row: serving.rules.reasons(hits, row) for row in asked.tolist()}
     for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
         rows = asked[scores.tier[asked] == place]
         if explainer is None or not rows.size:
             continue
-        mine = take(inputs, rows)
-        grouped = group_contributions(tier.model.contributions(mine), mine.ngrams)
-        raw = features.values[np.ix_(rows, serving.numeric)]
-        for row, because in zip(rows.tolist(), explainer.top(grouped, raw), strict=True):
-            found[row] += because
-    for row, because in found.items():
-        reasons[row] = because or [Reason("default_route", f"No rule and no model decided: {serving.spec.thresholds.default_route}")]
+        try:
+            because = explainer.of(tier.model, take(inputs, rows), features.values[np.ix_(rows, serving.numeric)])
+        except Exception as failure:  # noqa: BLE001 - the decision stands; what is missing is named
+            scores.degraded.append(cascade.Degraded(f"explanation:{tier.name}", type(failure).__name__))
+            continue
+        for row, one in zip(rows.tolist(), because, strict=True):
+            found[row] += one
+    for row, listed in found.items():
+        reasons[row] = listed or [reason_of_last_resort(scores.probability[row], scores.threshold[row], ROUTE_NAMES[route[row]])]
     return reasons

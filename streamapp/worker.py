@@ -78,5 +78,5 @@ def attach(app: StreamApp, events_topic: str, line: Line) -> None:
     async def decide(stream: Any) -> None:
         try:
             await line.run(event.value async for event in stream.noack().events())
-        except* Exception as failures:
-            await app.crash(failures.exceptions[0])
+        except* Exception as failures:  # noqa: BLE001 - whatever it is, Faust must not see it
+            await app.crash(failures)

@@ -11,12 +11,13 @@ from streamapp.core.events import Headers
 Message = tuple[bytes | None, bytes | None, Headers]
 
 
-class ColumnBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka ships no types
+class ColumnBatch(BatchBuilder):
     """A batch for `AIOKafkaProducer.send_batch` that takes many messages in one call."""
 
     def __init__(self, size_max: int) -> None:
         """`size_max` in bytes; the first message is taken whatever its size (that is aiokafka's rule, see `fill`)."""
         super().__init__(size_max, 0)
+        self._relative_offset: int = 0  # aiokafka's own count of what was appended
 
     def extend(self, messages: Sequence[Message], start: int, timestamp_ms: int) -> int:
         """Appends messages[start:] in order while they fit; gives how many did, at least one."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
@@ -91,7 +92,7 @@ class Delivery:
                 )
 
 
-def _only(messages: list[Message], chosen: np.ndarray) -> Sequence[Message]:
+def _only(messages: Sequence[Message], chosen: npt.NDArray[np.bool_]) -> Sequence[Message]:
     rows = np.flatnonzero(chosen).tolist()
     return messages if len(rows) == len(messages) else [messages[row] for row in rows]
 

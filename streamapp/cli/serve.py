@@ -1,26 +1,24 @@
-"""A worker process put together: settings and pipeline file in, a running line out, until it is told to stop or something of ours breaks."""
+"""A worker process put together: settings and pipeline file in, a running line out, until told to stop or something of ours breaks."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from streamapp import pipeline
 from streamapp.adapters.models import latest_version, load_model
-from streamapp.bus.app import StreamApp, build_app, run
+from streamapp.bus.app import build_app, run
 from streamapp.bus.batch import BatchLimits
-from streamapp.bus.emit import BATCH_BYTES_MAX, Delivery
-from streamapp.bus.security import client_arguments
-from streamapp.bus.topics import DEAD_LETTER_BYTES_MAX, Topics
+from streamapp.bus.emit import Delivery
+from streamapp.bus.producer import producing
+from streamapp.bus.topics import Topics
 from streamapp.config import Settings, models_directory
 from streamapp.control.release import load_serving
-from streamapp.core.errors import BusError, StreamappError
+from streamapp.core.errors import StreamappError
 from streamapp.core.events import Plan
 from streamapp.core.spec import PipelineSpec
 from streamapp.worker import Line, attach
@@ -36,9 +34,10 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     namespace = settings.namespace or spec.namespace
     topics = Topics(namespace)
     serving = load(settings, spec)
+    _calm_collector()
     stop = asyncio.Event()
     app = build_app(f"{namespace}.{spec.pipeline.name}", settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)
-    async with producing(settings) as producer:
+    async with producing(settings.bootstrap, settings.kafka) as producer:
         line = Line(serving, Delivery(producer, topics), nothing_to_read, lambda outcome, acked_at: None)
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
@@ -51,30 +50,6 @@ def load(settings: Settings, spec: PipelineSpec) -> pipeline.Serving:
     return load_serving(spec, models_directory(settings), settings.entity_key.encode(), load_model, latest_version)
 
 
-@asynccontextmanager
-async def producing(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    """Gives a started producer whose acknowledgements mean that all in-sync replicas have the record, once."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=settings.bootstrap,
-        acks="all",
-        enable_idempotence=True,
-        linger_ms=0,  # a micro-batch is already as large as it gets
-        max_batch_size=BATCH_BYTES_MAX,
-        max_request_size=DEAD_LETTER_BYTES_MAX,
-        request_timeout_ms=30_000,
-        retry_backoff_ms=20,
-        **client_arguments(settings.kafka),
-    )
-    try:
-        await producer.start()
-    except KafkaError as refused:
-        raise BusError(f"no broker answers at {settings.bootstrap}: {refused!r}", "start one, or set --bootstrap HOST:PORT") from refused
-    try:
-        yield producer
-    finally:
-        await producer.stop()
-
-
 async def nothing_to_read(plan: Plan) -> pipeline.Read:
     """Prefetch of a pipeline without a profile store: all profile features are missing, and say so."""
     return pipeline.Read()
@@ -85,10 +60,17 @@ async def swap_models(line: Line, settings: Settings, spec: PipelineSpec) -> Non
     try:
         serving = await asyncio.to_thread(load, settings, spec)
     except StreamappError as refused:
-        log.error("Models were not swapped, %s stays: %s", line.serving.release, refused)
+        log.warning("Models were not swapped, %s stays: %s", line.serving.release, refused)
         return
     log.info("Release %s serves instead of %s", serving.release, line.serving.release)
     line.serving = serving
+
+
+def _calm_collector() -> None:
+    """Takes what is loaded out of garbage collection and lets it run once per some batches: records make no cycles, looking costs 10 %."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def _limits(settings: Settings) -> BatchLimits:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from streamapp.core import calibrate
 from streamapp.core.card import Calibration, Card
 from streamapp.core.route import REVIEW, UNDECIDED, route_by_thresholds
-from streamapp.core.vectorise import Inputs, take
+from streamapp.core.vectorise import Contributions, Inputs, take
 
 Float64 = npt.NDArray[np.float64]
 NO_TIER = -1
@@ -27,6 +27,8 @@ class Scorer(Protocol):
     calibration: Calibration
 
     def logits(self, inputs: Inputs) -> Float64: ...
+
+    def contributions(self, inputs: Inputs) -> Contributions: ...
 
 
 @dataclass(slots=True, frozen=True)

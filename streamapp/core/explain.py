@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.vectorise import Contributions, Ngrams
+from streamapp.core.vectorise import Contributions, Inputs, Ngrams
 
 #: How many model reasons one verdict carries (MO10).
 TOP_REASONS = 3
@@ -48,6 +49,12 @@ def group_contributions(shares: Contributions, ngrams: Ngrams | None) -> npt.NDA
     return grouped
 
 
+class Explainable(Protocol):
+    """What explaining asks of a model."""
+
+    def contributions(self, inputs: Inputs) -> Contributions: ...
+
+
 class ModelReasons:
     """Turns grouped contributions into reasons; built once per model, since sentences and usual values come from its card."""
 
@@ -63,6 +70,10 @@ class ModelReasons:
     def codes(self) -> tuple[str, ...]:
         """The closed list of reason codes this model can give."""
         return self._codes
+
+    def of(self, model: Explainable, inputs: Inputs, values: npt.NDArray[np.float64]) -> list[list[Reason]]:
+        """Takes inputs of m rows and the raw values [m, k] behind them; gives each row's reasons, strongest first."""
+        return self.top(group_contributions(model.contributions(inputs), inputs.ngrams), values)
 
     def top(self, grouped: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> list[list[Reason]]:
         """Takes contributions [m, g] and raw values of the numeric inputs [m, k]; gives the TOP_REASONS largest by weight per row."""
@@ -85,3 +96,12 @@ class ModelReasons:
                     reasons.append(Reason(self._codes[place], f"{self._words[place]}: {side}", self._names[place], weight=share))
             rows.append(reasons)
         return rows
+
+
+def reason_of_last_resort(probability: float, threshold: float, route: str) -> Reason:
+    """Gives the reason of a row that neither a rule nor a contribution explains: the probability itself, or that nothing decided."""
+    if np.isnan(probability):
+        return Reason("default_route", f"no rule and no model decided, so the default applies: {route}")
+    shown, limit = round(float(probability), 4), None if np.isnan(threshold) else round(float(threshold), 4)
+    compared = "" if limit is None else f" against a block threshold of {limit:g}"
+    return Reason("model_probability", f"the model's probability is {shown:g}{compared}", value=shown, limit=limit)

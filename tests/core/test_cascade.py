@@ -8,7 +8,7 @@ import pytest
 from streamapp.core.card import Calibration, Card, Scaler, Threshold
 from streamapp.core.cascade import NO_TIER, Tier, score
 from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED
-from streamapp.core.vectorise import Inputs
+from streamapp.core.vectorise import Contributions, Inputs
 
 CUT = Threshold(0.5, "", None, None, None, 0)
 CARD = Card(
@@ -31,6 +31,9 @@ class Echo:
             raise self.failure
         self.rows = len(inputs.numeric)
         return inputs.numeric.astype(np.float64) * self.factor
+
+    def contributions(self, inputs: Inputs) -> Contributions:
+        raise NotImplementedError
 
 
 def inputs(*margins: float) -> Inputs:
