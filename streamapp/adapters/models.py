@@ -20,7 +20,7 @@ from streamapp.core.vectorise import Contributions, Inputs, Ngrams, pad, slices,
 
 T = TypeVar("T")
 Float64 = npt.NDArray[np.float64]
-Vectorise = Callable[[list[dict[str, Any]]], Inputs]
+Vectorise = Callable[[Card, list[dict[str, Any]]], Inputs]
 
 MODEL_FILE, CARD_FILE, CALIBRATION_FILE = "model.onnx", "card.json", "calibration.json"
 SMOKE_TOLERANCE = 1e-6
@@ -94,8 +94,9 @@ class OnnxModel:
 def load_model(directory: Path, *, feature_spec: str | None = None, vectorise: Vectorise | None = None) -> OnnxModel:
     """Gives the model version in `directory`, ready to serve; the caller swaps it in between two micro-batches.
 
-    In this order: card, hashes, calibration, feature spec, external data, graph, names and shapes, warm-up, smoke test. `feature_spec` is
-    the hash of the features this program computes; `vectorise` turns the card's smoke events into inputs (without it no smoke test).
+    In this order: card, hashes, calibration, feature spec, external data, graph, names and shapes, warm-up, smoke test.
+    `feature_spec` is the hash of the features this program computes; `vectorise` turns the card's smoke events into inputs, scaled
+    as the card says (without it no smoke test).
     Raises ModelRejected with the reason; nothing of a refused file is parsed before its hash is right.
     """
     card = _read_card(directory)
@@ -221,7 +222,7 @@ def _smoke_test(model: OnnxModel, vectorise: Vectorise) -> None:
         raise ModelRejected("the card has no smoke examples", "a model that cannot be tested does not serve")
     expected = np.array([example.logits for example in examples])
     try:
-        found = model.logits(vectorise([example.event for example in examples]))
+        found = model.logits(vectorise(model.card, [example.event for example in examples]))
     except ModelFailed as failure:
         raise ModelRejected(f"the smoke test failed: {failure}") from None
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=0.0, atol=SMOKE_TOLERANCE):

@@ -28,8 +28,8 @@ def reliability_bins(probability: Float64, positive: Labels, bins: int = 15) -> 
     claimed = np.bincount(place, weights=probability, minlength=bins)
     seen = np.bincount(place, weights=positive.astype(np.float64), minlength=bins)
     return [
-        {"low": float(edges[i]), "high": float(edges[i + 1]), "n": float(n[i]), "mean": claimed[i] / n[i], "positive": seen[i] / n[i]}
-        for i in np.flatnonzero(n)
+        dict(zip(("low", "high", "n", "mean", "positive"), map(float, row), strict=True))
+        for row in zip(edges[:-1][n > 0], edges[1:][n > 0], n[n > 0], claimed[n > 0] / n[n > 0], seen[n > 0] / n[n > 0], strict=True)
     ]
 
 
@@ -37,5 +37,5 @@ def expected_calibration_error(probability: Float64, positive: Labels, bins: int
     """Gives the mean gap of claimed and seen share over the reliability bins, by their rows (Naeini et al. 2015); nan without rows."""
     if not len(probability):
         return float("nan")
-    gaps = (bin["n"] * abs(bin["mean"] - bin["positive"]) for bin in reliability_bins(probability, positive, bins))
+    gaps = (row["n"] * abs(row["mean"] - row["positive"]) for row in reliability_bins(probability, positive, bins))
     return float(sum(gaps) / len(probability))

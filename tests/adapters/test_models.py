@@ -12,10 +12,10 @@ from streamapp.adapters.models_memory import ConstantModel, LinearModel
 from streamapp.core.card import Calibration, Card, Scaler, Smoke, Threshold
 from streamapp.core.errors import ModelFailed, ModelRejected
 from streamapp.core.linear import Linear
-from streamapp.core.vectorise import Inputs, Ngrams
+from streamapp.core.vectorise import Inputs, Ngrams, take
 
 onnx = pytest.importorskip("onnx", reason="the onnx package (extra `train`) builds the graphs of these tests")
-from streamapp.control.graph import linear_graph
+linear_graph = pytest.importorskip("streamapp.control.graph").linear_graph
 
 BUCKETS, NAMES = 64, ("length", "links")
 RNG = np.random.default_rng(5)
@@ -31,13 +31,13 @@ def inputs_of(lengths: list[int], seed: int = 0) -> Inputs:
     return Inputs(rng.normal(size=(len(lengths), 2)).astype(np.float32), ngrams)
 
 
-def vectorise(events: list[dict[str, Any]]) -> Inputs:
+def vectorise(_: Card | None, events: list[dict[str, Any]]) -> Inputs:
     """A stand-in for the pipeline's features: as many n-grams as the text has letters."""
     return inputs_of([len(event["text"]) for event in events])
 
 
 SMOKE = tuple(Smoke({"text": text}, (float(margin),)) for text, margin in zip(
-    ("abc", "", "abcdefgh"), LINEAR.margins(vectorise([{"text": "abc"}, {"text": ""}, {"text": "abcdefgh"}]))[:, 0], strict=True
+    ("abc", "", "abcdefgh"), LINEAR.margins(vectorise(None, [{"text": "abc"}, {"text": ""}, {"text": "abcdefgh"}]))[:, 0], strict=True
 ))  # fmt: skip
 
 
@@ -83,8 +83,6 @@ def test_no_rows_give_no_margins(version: Path) -> None:
 def test_a_row_has_the_same_margin_whatever_stands_beside_it(version: Path) -> None:
     model = load_model(version)
     whole = inputs_of([5, 900, 0, 37, 12_000, 1])
-    from streamapp.core.vectorise import take
-
     alone = np.concatenate([model.logits(take(whole, np.array([row]))) for row in range(6)])
     assert np.abs(model.logits(whole) - alone).max() < 1e-10
 

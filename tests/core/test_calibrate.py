@@ -68,7 +68,7 @@ def test_a_calibration_that_is_no_monotone_map_is_refused(calibration: Calibrati
 
 def test_bins_are_right_closed_and_weighted() -> None:
     p, y = np.array([0.0, 0.5, 0.51, 1.0]), np.array([False, True, True, True])
-    assert [(bin["low"], bin["n"]) for bin in reliability_bins(p, y, 2)] == [(0.0, 2.0), (0.5, 2.0)]
+    assert [(row["low"], row["n"]) for row in reliability_bins(p, y, 2)] == [(0.0, 2.0), (0.5, 2.0)]
     assert expected_calibration_error(p, y, 2) == pytest.approx(0.5 * abs(0.25 - 0.5) + 0.5 * abs(0.755 - 1.0))
     assert brier(p, y) == pytest.approx((0.25 + 0.49**2) / 4)
 
