@@ -1,0 +1,80 @@
+"""Probability cuts that keep a promise on data the model did not see, with the interval of what was observed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core.card import Threshold
+
+Float64 = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.bool_]
+Z95 = 1.959963984540054
+"""Two-sided 95 % of the normal distribution."""
+
+
+def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
+    """Gives the score interval of a share (Wilson 1927); (0, 1) without trials. It stays in [0, 1] and is honest for few trials."""
+    if not trials:
+        return 0.0, 1.0
+    share, shrink = successes / trials, z * z / trials
+    middle = (share + shrink / 2) / (1 + shrink)
+    half = z / (1 + shrink) * math.sqrt(share * (1 - share) / trials + shrink / (4 * trials))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def block_threshold(probability: Float64, positive: Labels, precision: float, positives_min: int, low_min: float = 0.0) -> Threshold:
+    """Gives the lowest cut, hence the most recall, at which what lies at or above it is positive with `precision`.
+
+    The interval of that precision must not reach below `low_min`: of many cuts the one that just keeps the promise did so by luck.
+    `value` is None, not reachable, where no cut keeps it or fewer than `positives_min` true positives stand for it. O(n log n).
+    """
+    promise = f"precision >= {precision:g}"
+    cuts, above, hits = _at_or_above(probability, positive)
+    certain = np.array([wilson(*pair)[0] >= low_min for pair in zip(hits.tolist(), above.tolist(), strict=True)], np.bool_)
+    kept = np.flatnonzero((hits >= precision * above) & (hits >= positives_min) & certain)
+    if not kept.size:
+        return Threshold(None, promise, None, None, None, int(positive.sum()))
+    best = int(kept[0])
+    low, high = wilson(int(hits[best]), int(above[best]))
+    return Threshold(float(cuts[best]), promise, float(hits[best] / above[best]), low, high, int(positive.sum()))
+
+
+def approve_threshold(probability: Float64, positive: Labels, miss_rate: float, positives_min: int, ceiling: float = 1.0) -> Threshold:
+    """Gives the highest cut, at most `ceiling`, below which at most the share `miss_rate` of all positives lies.
+
+    `value` is None, not reachable, where fewer than `positives_min` positives are there to say so. O(n log n).
+    """
+    promise = f"miss rate <= {miss_rate:g}"
+    total = int(positive.sum())
+    cuts, _, hits = _at_or_above(probability, positive)
+    missed = total - hits
+    kept = np.flatnonzero((missed <= miss_rate * total) & (cuts <= ceiling))
+    if total < positives_min or not kept.size:
+        return Threshold(None, promise, None, None, None, total)
+    best = int(kept[-1])
+    low, high = wilson(int(missed[best]), total)
+    return Threshold(float(cuts[best]), promise, float(missed[best] / total), low, high, total)
+
+
+def best_f1_cut(probability: Float64, positive: Labels) -> float:
+    """Gives the cut with the largest F1, for the report beside a promise that is not reachable; 0.5 without positives."""
+    cuts, above, hits = _at_or_above(probability, positive)
+    if not hits.size or not positive.any():
+        return 0.5
+    return float(cuts[np.argmax(2 * hits / (above + positive.sum()))])
+
+
+def _at_or_above(probability: Float64, positive: Labels) -> tuple[Float64, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Gives every cut that changes something, ascending, with how many rows and how many positives lie at or above it.
+
+    A cut stands half-way between two probabilities: an ulp more or less on another machine moves no row across it.
+    """
+    values, place = np.unique(probability, return_inverse=True)
+    rows = np.bincount(place, minlength=len(values))
+    hits = np.bincount(place, weights=positive, minlength=len(values)).astype(np.int64)
+    cuts = values.copy()
+    cuts[1:] = (values[:-1] + values[1:]) / 2
+    return cuts, rows[::-1].cumsum()[::-1], hits[::-1].cumsum()[::-1]
