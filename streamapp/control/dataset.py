@@ -1,0 +1,186 @@
+"""Labelled events from files to model inputs, through the same plan and features that serve; duplicates count once."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from streamapp import pipeline
+from streamapp.control.release import segment_of
+from streamapp.core.errors import ConfigError
+from streamapp.core.events import Plan
+from streamapp.core.features import FeatureSet
+from streamapp.core.text import text_column
+from streamapp.core.vectorise import Ngrams
+
+Float64 = npt.NDArray[np.float64]
+YES = frozenset({"true", "yes", "1"})
+BATCH_ROWS = 2048
+
+
+@dataclass(slots=True, frozen=True)
+class Examples:
+    """Labelled events that can be decided, each text once, in file order; and what was left out, by reason."""
+
+    events: list[dict[str, Any]]
+    positive: npt.NDArray[np.bool_]  #       n
+    time_ms: npt.NDArray[np.int64] | None  # n; None unless every event names its time
+    files: list[dict[str, Any]]  #           name, sha256, rows
+    left_out: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+
+@dataclass(slots=True, frozen=True)
+class Columns:
+    """Features of n events: all of them by name, and the hashed n-grams."""
+
+    names: tuple[str, ...]
+    values: Float64  #                       n x len(names), raw
+    ngrams: Ngrams | None
+    rule_hits: Float64  #                    n: how many of the pipeline's rules hit
+
+    def of(self, names: Sequence[str]) -> Float64:
+        """Gives the columns `names` [n, len(names)] in that order."""
+        place = {name: i for i, name in enumerate(self.names)}
+        return self.values[:, [place[name] for name in names]]
+
+
+def read_examples(files: Sequence[Path], serving: pipeline.Serving, label_field: str, positive_label: str) -> Examples:
+    """Reads JSON lines (.gz too); an event without label, without a verdict to be had, or with a text seen before is left out.
+
+    A label is positive when it is `positive_label` (case does not matter), true, or a number other than 0. Texts are compared
+    cleaned and folded; a text with both labels is left out whole, since nobody knows which one is right.
+    Raises ConfigError for a line that is not a JSON object and for data in which a class is missing.
+    """
+    events: list[dict[str, Any]] = []
+    labels: list[bool] = []
+    left_out: Counter[str] = Counter()
+    sources = []
+    for path in files:
+        rows = 0
+        for event in _json_lines(path):
+            rows += 1
+            label = event.pop(label_field, None)
+            if label is None:
+                left_out["unlabelled"] += 1
+                continue
+            events.append(event)
+            labels.append(is_positive(label, positive_label))
+        sources.append({"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "rows": rows})
+    kept, times = _decidable_once(events, labels, serving, left_out)
+    positive = np.array([labels[i] for i in kept], np.bool_)
+    if not 0 < positive.sum() < len(positive):
+        raise ConfigError(
+            f"{len(positive)} usable events, of which {int(positive.sum())} are {positive_label!r}: both classes are needed",
+            f"is {label_field!r} the label field, and {positive_label!r} the positive label?",
+        )
+    timed = all("event_time" in events[i] for i in kept)
+    return Examples([events[i] for i in kept], positive, np.array(times, np.int64) if timed else None, sources, dict(left_out))
+
+
+def is_positive(label: object, positive_label: str) -> bool:
+    """Tells whether a label means the positive class; see `read_examples`."""
+    if isinstance(label, str):
+        return label.strip().lower() in (YES | {positive_label.lower()})
+    return bool(label)
+
+
+def columns(events: Sequence[dict[str, Any]], serving: pipeline.Serving) -> Columns:
+    """Gives the features of events that can all be decided, computed as the worker computes them, in batches.
+
+    Raises ConfigError when one of them is rejected: rows would no longer line up with labels.
+    """
+    values, ngrams, hits = [], [], []
+    names: tuple[str, ...] = ()
+    for first in range(0, len(events), BATCH_ROWS):
+        plan = plan_of(events[first : first + BATCH_ROWS], serving)
+        if plan.rejects:
+            raise ConfigError(f"event {first + plan.rejects[0].index} cannot be decided: {plan.rejects[0].message}")
+        features, grams = serving.features.measure(plan, {})
+        names = features.names
+        values.append(features.values)
+        if grams is not None:
+            ngrams.append(grams)
+        hits.append(_rule_hits(features, plan, serving))
+    return Columns(names, np.concatenate(values), join_ngrams(ngrams) if ngrams else None, np.concatenate(hits))
+
+
+def plan_of(events: Sequence[dict[str, Any]], serving: pipeline.Serving) -> Plan:
+    """Plans events as if they had come in one poll."""
+    return pipeline.plan([segment_of(events, "training")], serving)
+
+
+def join_ngrams(parts: Sequence[Ngrams]) -> Ngrams:
+    """Gives the rows of all parts, one part after the other."""
+    lengths = np.concatenate([np.diff(part.start) for part in parts])
+    start = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+    return Ngrams(
+        start, np.concatenate([part.bucket for part in parts]), np.concatenate([part.weight for part in parts]),
+        np.concatenate([part.family for part in parts]),
+    )  # fmt: skip
+
+
+def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> Float64:
+    rules = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
+    count: Float64 = rules.hit.sum(axis=1).astype(np.float64)
+    return count
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                event = orjson.loads(line)
+            except orjson.JSONDecodeError as failure:
+                raise ConfigError(f"{path}:{number} is not JSON: {failure}", "training data is one JSON object a line") from None
+            if not isinstance(event, dict):
+                raise ConfigError(f"{path}:{number} is not a JSON object", "training data is one JSON object a line")
+            yield event
+
+
+def _decidable_once(
+    events: list[dict[str, Any]], labels: list[bool], serving: pipeline.Serving, left_out: Counter[str]
+) -> tuple[list[int], list[int]]:
+    """Gives which events stay and when they were; the first event of a text stands for all of them."""
+    first_of: dict[bytes, int] = {}
+    times: dict[int, int] = {}
+    contradicted: set[int] = set()
+    for start in range(0, len(events), BATCH_ROWS):
+        plan = plan_of(events[start : start + BATCH_ROWS], serving)
+        left_out.update(f"rejected: {reject.code.value}" for reject in plan.rejects)
+        for row, key in enumerate(text_keys(plan, serving)):
+            here = start + int(plan.index[row])
+            first = first_of.setdefault(key, here)
+            if first == here:
+                times[here] = int(plan.event_time[row])
+                continue
+            left_out["duplicate"] += 1
+            if labels[first] != labels[here]:
+                contradicted.add(first)
+    left_out["contradicting labels"] += len(contradicted)
+    kept = sorted(set(first_of.values()) - contradicted)
+    return kept, [times[i] for i in kept]
+
+
+def text_keys(plan: Plan, serving: pipeline.Serving) -> list[bytes]:
+    """What makes two events the same example: their folded text, or the whole event where the pipeline has no text."""
+    text = serving.spec.ngrams
+    if text is None:
+        return [orjson.dumps([plan.event_id[row]]) for row in range(len(plan))]
+    column = text_column(plan.column(text.field))
+    folded, bounds = column.folded.tobytes(), column.folded_start.tolist()
+    return [folded[low:high].lower() for low, high in pairwise(bounds)]

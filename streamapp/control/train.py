@@ -1,0 +1,263 @@
+"""From labelled events to an immutable model version: split, fit, calibrate, judge, prove the file equal to Python, then write it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streamapp import pipeline
+from streamapp.control.dataset import Columns, Examples, columns, read_examples
+from streamapp.control.evaluate import Quality, Rung, ladder, quality, suspicious_features
+from streamapp.control.fit import Fitted, Progress, Recipe, Table, fit, fit_scaler, logistic_regression, matrix, prior
+from streamapp.control.graph import linear_graph
+from streamapp.control.obfuscate import ATTACKS, obfuscate
+from streamapp.control.reference import reference
+from streamapp.control.release import LoadModel, assemble, inputs_of
+from streamapp.control.smoke import smoke_examples
+from streamapp.control.split import Split, random_split, time_split
+from streamapp.control.thresholds import best_f1_cut
+from streamapp.core.calibrate import logistic
+from streamapp.core.card import Card, Reference
+from streamapp.core.errors import ConfigError, ModelRejected
+from streamapp.core.reliability import reliability_bins
+from streamapp.core.spec import PipelineSpec
+from streamapp.core.vectorise import Inputs, scale
+
+PARITY_MAX = 1e-6
+"""How far the margin of the file may be from Python's on any row; float64 sums in another order differ by 1e-13."""
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True, frozen=True)
+class TrainingReport:
+    """What was made of the data, for people: the version's directory, its card, and the figures behind it."""
+
+    directory: Path
+    card: Card
+    parts: dict[str, Quality]  #             validation and test
+    ladder: list[Rung]
+    suspicious: dict[str, float]  #          single features that alone know the answer
+    left_out: dict[str, int]
+
+
+def train(
+    spec: PipelineSpec,
+    files: Sequence[Path],
+    models: Path,
+    *,
+    load_model: LoadModel,
+    label_field: str = "label",
+    positive_label: str = "spam",
+    version: str | None = None,
+    split: Literal["auto", "random", "time"] = "auto",
+    recipe: Recipe | None = None,
+    created_by: str = "streamapp train",
+    progress: Progress = lambda stage, share: None,
+) -> TrainingReport:
+    """Trains the first tier's model of `spec` on JSON lines and writes `models/<name>/<version>/`, the next free number by default.
+
+    `split` auto goes by time where every event names its own. `progress` is called with a stage and the share of it that is done.
+    Raises ConfigError for data that cannot train, and ModelRejected for a version that exists or a file that is not equal to Python.
+    """
+    recipe = recipe or Recipe()
+    serving = assemble(spec, {}, b"training")
+    name = spec.tiers[0].model if spec.tiers else spec.pipeline.name
+    directory = models / name / (version or _next_version(models / name))
+    if directory.exists():
+        raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
+    progress("read", 0.0)
+    examples = read_examples(files, serving, label_field, positive_label)
+    progress("read", 1.0)
+    parts = _split(examples, split, recipe)
+    found = columns(examples.events, serving)
+    table = table_of(found, spec, examples.positive, np.arange(len(examples)))
+    progress("features", 0.5)
+    attacked = None if recipe.augment is False else attacked_copies(examples, serving, recipe)
+    progress("features", 1.0)
+    buckets = spec.ngrams.buckets if spec.ngrams else 0
+    fitted = fit(table, tuple(spec.vector.numeric), parts, recipe, buckets, attacked, progress)
+    graph = linear_graph(fitted.linear, name)
+    calibration = msgspec.json.format(msgspec.json.encode(fitted.calibration), indent=1)
+    figures = {part: _quality(fitted, table.rows(rows)) for part, rows in (("validation", parts.validation), ("test", parts.test))}
+    rungs = _ladder(fitted, table, found, spec, parts, recipe)
+    suspicious = suspicious_features(found.values[parts.train], found.names, examples.positive[parts.train])
+
+    test_rows = table.rows(parts.test)
+    card = Card(
+        name=name, version=directory.name, task="binary", labels=(positive_label,),
+        framework=f"scikit-learn {installed_version('scikit-learn')}",
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=_code_commit(),
+        hyper_parameters={**asdict(recipe), "penalty": fitted.penalty, "augmented": fitted.augmented},
+        feature_spec=serving.features.hash, scaler=fitted.scaler, ngram_buckets=buckets, linear=True,
+        onnx_sha256=hashlib.sha256(graph).hexdigest(), calibration_sha256=hashlib.sha256(calibration).hexdigest(),
+        training=_provenance(examples, parts),
+        metrics={
+            **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
+            "suspicious_features": suspicious, "best_f1_cut": best_f1_cut(fitted.probability(test_rows), test_rows.positive),
+            "notes": fitted.notes,
+        },
+        reliability=reliability_bins(fitted.probability(test_rows), test_rows.positive),
+        block=fitted.block, approve=fitted.approve, reference=_references(fitted, table, found, parts),
+    )  # fmt: skip
+    card = msgspec.structs.replace(card, smoke=smoke_examples(lambda events: fitted.linear.margins(inputs_of(serving, card, events)), spec))
+    progress("write", 0.0)
+
+    def check(version_directory: Path) -> Card:
+        model = load_model(version_directory, feature_spec=serving.features.hash, vectorise=None)
+        inputs = Inputs(scale(table.values, fitted.scaler), table.ngrams)
+        apart = float(np.abs(model.logits(inputs) - fitted.linear.margins(inputs)).max())
+        if apart > PARITY_MAX:
+            raise ModelRejected(f"the file's margins differ from Python's by {apart:.3g}; at most {PARITY_MAX:g} is allowed")
+        return msgspec.structs.replace(card, parity_max_abs=apart)
+
+    card = write_version(directory, card, graph, calibration, check)
+    load_model(directory, feature_spec=serving.features.hash, vectorise=lambda card, events: inputs_of(serving, card, events))
+    progress("write", 1.0)
+    return TrainingReport(directory, card, figures, rungs, suspicious, examples.left_out)
+
+
+def table_of(found: Columns, spec: PipelineSpec, positive: npt.NDArray[np.bool_], origin: npt.NDArray[np.int64]) -> Table:
+    """Gives what the model may see of these features: the pipeline's vector and its n-grams."""
+    return Table(found.of(spec.vector.numeric), found.ngrams, positive, origin)
+
+
+def attacked_copies(examples: Examples, serving: pipeline.Serving, recipe: Recipe) -> Table | None:
+    """Gives copies of random examples of both classes with their text hidden in one of our ways; None for a pipeline without text."""
+    if serving.spec.ngrams is None:
+        return None
+    text, generator = serving.spec.ngrams.field, np.random.default_rng(recipe.seed)
+    origin = np.sort(generator.choice(len(examples), round(recipe.attacked_copies * len(examples)), replace=recipe.attacked_copies > 1))
+    copies = []
+    for row in origin.tolist():
+        attack, strength = ATTACKS[generator.integers(len(ATTACKS))], float(generator.uniform(0.15, 0.9))
+        event = examples.events[row]
+        copies.append({**event, text: obfuscate(str(event[text]), attack, strength, generator)})
+    return table_of(columns(copies, serving), serving.spec, examples.positive[origin], origin.astype(np.int64))
+
+
+def write_version(directory: Path, card: Card, graph: bytes, calibration: bytes, check: Callable[[Path], Card]) -> Card:
+    """Writes a version beside its place, lets `check` read it there and complete its card, then moves it in at once.
+
+    Raises ModelRejected when the version exists; whatever fails, nothing half-written is left.
+    """
+    partial = directory.parent / f".{directory.name}.{secrets.token_hex(4)}"
+    partial.mkdir(parents=True)
+    try:
+        _write(partial / "model.onnx", graph)
+        _write(partial / "calibration.json", calibration)
+        _write(partial / "card.json", _card_file(card))
+        card = check(partial)
+        _write(partial / "card.json", _card_file(card))
+        if directory.exists():
+            raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
+        partial.rename(directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return card
+
+
+def _split(examples: Examples, kind: str, recipe: Recipe) -> Split:
+    shares = (recipe.train_share, recipe.validation_share)
+    if kind == "time" and examples.time_ms is None:
+        raise ConfigError("a split by time needs an event_time in every event", "add them, or use --split random")
+    if kind != "random" and examples.time_ms is not None:
+        split = time_split(examples.time_ms, shares, recipe.gap_ms)
+    else:
+        split = random_split(examples.positive, shares, recipe.seed)
+    for part, rows in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+        positives = int(examples.positive[rows].sum())
+        least = recipe.folds if part == "training" else 1
+        if min(positives, len(rows) - positives) < least:
+            raise ConfigError(
+                f"the {part} part has {positives} positives in {len(rows)} rows; it needs {least} of each class",
+                "bring more labelled events",
+            )
+    return split
+
+
+def _quality(fitted: Fitted, part: Table) -> Quality:
+    return quality(fitted.probability(part), part.positive, fitted.approve.value, fitted.block.value)
+
+
+def _ladder(fitted: Fitted, table: Table, found: Columns, spec: PipelineSpec, parts: Split, recipe: Recipe) -> list[Rung]:
+    """The pipeline's own rules, then its numbers alone, then everything: what each step is worth on the test part."""
+    train = table.rows(parts.train)
+    scaler = fit_scaler(train.values, spec.vector.numeric)
+    numeric = matrix(Inputs(scale(train.values, scaler), None), 0)
+    k = len(spec.vector.numeric)
+    weights, _ = logistic_regression(numeric, train.positive, prior(numeric, k), 100.0, recipe.seed)
+    test = table.rows(parts.test)
+    return ladder(
+        {
+            "rules": found.rule_hits[parts.test],
+            "numeric logistic": scale(test.values, scaler).astype(np.float64) @ weights,
+            "text logistic": fitted.margins(test),
+        },
+        test.positive,
+    )
+
+
+def _references(fitted: Fitted, table: Table, found: Columns, parts: Split) -> dict[str, Reference]:
+    """Features as in training; the score, which training rows would flatter, of rows unseen by the model that scored them."""
+    unseen = [fitted.unseen_margins, *(fitted.margins(table.rows(rows)) for rows in (parts.validation, parts.test))]
+    scores: Float64 = logistic(np.concatenate(unseen))
+    references = {name: reference(found.values[parts.train, place]) for place, name in enumerate(found.names)}
+    return references | {"score": reference(scores)}
+
+
+def _provenance(examples: Examples, parts: Split) -> dict[str, Any]:
+    times = examples.time_ms
+    return {
+        "files": examples.files,
+        "left_out": examples.left_out,
+        "rows": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+        "positives": {
+            part: int(examples.positive[rows].sum())
+            for part, rows in (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+        },
+        "split": parts.kind,
+        "window_ms": None if times is None else [int(times.min()), int(times.max())],
+    }
+
+
+def _next_version(model: Path) -> str:
+    taken = [int(path.name) for path in model.glob("[0-9]*") if path.name.isdigit()]
+    return str(max(taken, default=0) + 1)
+
+
+def _code_commit() -> str | None:
+    """The commit this program runs from, with "+" for local changes; None outside a work tree or without git."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607 - the user's own git
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def _card_file(card: Card) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
