@@ -34,6 +34,21 @@ def namespace() -> str:
     return f"t{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture
+def embedded_faust() -> dict[str, object]:
+    """Settings with which a plain Faust app, without `build_app`, runs on the embedded broker."""
+    return {
+        "autodiscover": False,
+        "store": "memory://",
+        "web_enabled": False,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "broker_session_timeout": 6.0,
+        "consumer_auto_offset_reset": "earliest",
+        "stream_wait_empty": False,
+    }
+
+
 @pytest.fixture(scope="session")
 def kafka() -> str:
     """HOST:PORT of a real Apache Kafka; tests that want it are marked `kafka` and skipped with the reason where there is none."""

@@ -84,6 +84,7 @@ def build_app(
         # producer: acknowledged by all replicas, in large batches, given up after 30 s instead of 1200
         "producer_acks": -1,
         "producer_max_batch_size": 1 << 20,
+        "producer_max_request_size": 4 << 20,
         "producer_linger": 0.0,
         "producer_request_timeout": 30.0,
         "table_standby_replicas": 0,

@@ -355,12 +355,15 @@ class Consumer(faust_aiokafka.Consumer):
 
 
 class Producer(faust_aiokafka.Producer):
-    """Faust's producer with dictionaries of its own: in Faust they are the class's and shared between the apps of a process."""
+    """Faust's producer, idempotent, with dictionaries of its own: Faust's are the class's, shared between the apps of a process."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._transaction_producers: dict[str, Any] = {}
         self._trn_locks: dict[str, asyncio.Lock] = {}
         super().__init__(*args, **kwargs)
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
 
 
 class Transport(faust_aiokafka.Transport):

@@ -20,7 +20,7 @@ from faust.exceptions import ImproperlyConfigured
 
 from streamapp.bus.app import StreamApp, build_app, source_topic
 from streamapp.bus.transport import Batch, Batches, BatchLimits, Partition, Transport, register
-from streamapp.core.errors import BusError, ConfigError
+from streamapp.core.errors import BusError
 
 PARTITIONS = 4
 SESSION = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
@@ -356,21 +356,10 @@ async def test_a_log_that_does_not_continue_stops_the_worker(embedded: str, grou
 
 
 async def test_a_plain_faust_app_reaches_the_transport_by_url_and_keeps_the_stock_path_beside_it(
-    embedded: str, group: str, topic: str, namespace: str
+    embedded: str, group: str, topic: str, namespace: str, embedded_faust: dict[str, Any]
 ) -> None:
     register()
-    app = faust.App(
-        group,
-        broker=f"streamapp://{embedded}",
-        autodiscover=False,
-        store="memory://",
-        web_enabled=False,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        broker_session_timeout=6.0,
-        consumer_auto_offset_reset="earliest",
-        datadir=None,
-    )
+    app = faust.App(group, broker=f"streamapp://{embedded}", **embedded_faust)
     app._create_directories = lambda: None  # type: ignore[method-assign]
     plain = f"{namespace}.plain.v1"
     seen, events = Seen(), []
@@ -395,11 +384,6 @@ async def test_a_plain_faust_app_reaches_the_transport_by_url_and_keeps_the_stoc
         await app.stop()
     assert await committed(embedded, group, topic) == [10] * PARTITIONS
     assert await committed(embedded, group, plain) == [2] * PARTITIONS
-
-
-def test_exactly_once_by_faust_is_refused_with_the_reason() -> None:
-    with pytest.raises(ConfigError, match="outputs leave the transaction"):
-        build_app("x", "127.0.0.1:1", processing_guarantee="exactly_once")
 
 
 async def _indices(app: StreamApp) -> None:
