@@ -79,4 +79,4 @@ def attach(app: StreamApp, events_topic: str, line: Line) -> None:
         try:
             await line.run(event.value async for event in stream.noack().events())
         except* Exception as failures:  # noqa: BLE001 - whatever it is, Faust must not see it
-            await app.crash(failures)
+            await app.crash(failures.exceptions[0])

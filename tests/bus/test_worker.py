@@ -1,0 +1,169 @@
+"""The worker as a process on a broker: every event is answered once, a stop is clean, a failure of ours is loud and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streamapp.bus.app import build_app, run
+from streamapp.bus.batch import BatchLimits
+from streamapp.bus.emit import Delivery
+from streamapp.bus.feed import Places, feeder
+from streamapp.bus.follow import Record, follower
+from streamapp.bus.producer import producing
+from streamapp.bus.topics import Topics, create_topics
+from streamapp.cli.children import Child, Children
+from streamapp.cli.score import answers
+from streamapp.cli.serve import load, nothing_to_read
+from streamapp.config import load_settings
+from streamapp.control.generate import Mix, messages
+from streamapp.core.errors import BusError
+from streamapp.core.outcome import Outcome
+from streamapp.worker import Line, attach
+from tests.line import SPEC, serving_of
+
+DEADLINE_S = 60
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def broker(request: pytest.FixtureRequest, namespace: str) -> str:
+    """The embedded broker, and a real Kafka where there is one."""
+    address: str = request.getfixturevalue(request.param)
+    if request.param == "kafka":
+        await create_topics(address, Topics(namespace), partitions=4)
+    return address
+
+
+def worker(children: Children, broker: str, namespace: str, *options: str) -> Child:
+    arguments = ["worker", "--pipeline", "messages", "--bootstrap", broker, "--namespace", namespace, "--metrics-port", "0"]
+    return children.start("worker", [*arguments, *options])
+
+
+async def feed(broker: str, topics: Topics, values: Sequence[bytes | None]) -> Places:
+    async with feeder(broker, topics.events) as events:
+        return await events.send([None] * len(values), values)
+
+
+async def read_answers(broker: str, topics: Topics, count: int, children: Children) -> dict[tuple[int, int], Record]:
+    """Gives every verdict and dead letter by the place of its event; waits for `count` of them and fails on a second one."""
+    outputs = [topics.approve, topics.review, topics.block, topics.dead_letters]
+    found: dict[tuple[int, int], Record] = {}
+    give_up = time.monotonic() + DEADLINE_S
+    async with follower(broker, outputs, fetch_wait_ms=10) as records:
+        while len(found) < count:
+            children.check()
+            assert time.monotonic() < give_up, f"{len(found)} of {count} answers"
+            for record in await records.poll(200):
+                place = record.partition, int(record.headers["source-offset"] or b"-1")
+                assert place not in found, f"{place} was answered twice"
+                found[place] = record
+    return found
+
+
+async def uncommitted(broker: str, topics: Topics, namespace: str) -> int:
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker, group_id=f"{namespace}.messages", enable_auto_commit=False)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topics.events, number) for number in range(4)]
+        ends = await consumer.end_offsets(partitions)
+        return sum([end - (await consumer.committed(partition) or 0) for partition, end in ends.items()])
+    finally:
+        await consumer.stop()
+
+
+def expected(values: Sequence[bytes | None]) -> list[dict[str, Any]]:
+    serving = load(load_settings({}, environ={}), SPEC)
+    return [json.loads(line) for line in answers(values, [None] * len(values), 0, serving)]
+
+
+def agree(record: Record, wanted: dict[str, Any], topics: Topics) -> bool:
+    if "dead_letter" in wanted:
+        return record.topic == topics.dead_letters and (record.headers["dlq.reason"] or b"").decode() == wanted["dead_letter"]
+    given = json.loads(record.value or b"null")
+    if record.topic != getattr(topics, wanted["verdict"]) or given["degraded"] != wanted["degraded"]:
+        return False
+    close = all(
+        (given[name] is None and wanted[name] is None) or abs(given[name] - wanted[name]) <= 1e-6 for name in ("score", "probability")
+    )
+    return bool(close and given["decided_by"] == wanted["decided_by"] and given["versions"] == wanted["versions"])
+
+
+async def test_the_worker_decides_as_score_does_and_a_stop_leaves_nothing_uncommitted(broker: str, namespace: str) -> None:
+    topics = Topics(namespace)
+    values = [one.value for one in messages(3000, Mix(seed=5, garbage=0.05, spam=0.3))]
+    with Children() as children:
+        running = worker(children, broker, namespace)
+        places = await feed(broker, topics, values)
+        found = await read_answers(broker, topics, len(values), children)
+        began = time.monotonic()
+        assert running.stop(12.0) == 0, running.last_words()
+        assert time.monotonic() - began < 10
+    for wanted, partition, offset in zip(expected(values), places.partition.tolist(), places.offset.tolist(), strict=True):
+        assert agree(found[partition, offset], wanted, topics), (wanted, found[partition, offset])
+    assert await uncommitted(broker, topics, namespace) == 0
+
+
+async def test_broken_json_of_every_kind_is_answered_and_the_worker_goes_on(broker: str, namespace: str, shared_data: Path) -> None:
+    topics = Topics(namespace)
+    broken = [path.read_bytes() for path in sorted((shared_data / "jsontestsuite" / "test_parsing").iterdir())]
+    naughty = [json.dumps({"user_id": "u", "text": text}).encode() for text in json.loads((shared_data / "blns" / "blns.json").read_text())]
+    good = [one.value for one in messages(len(broken) + len(naughty), Mix(seed=8, garbage=0))]
+    values = [value for pair in zip(good, [*broken, *naughty], strict=True) for value in pair]
+    with Children() as children:
+        running = worker(children, broker, namespace)
+        places = await feed(broker, topics, values)
+        found = await read_answers(broker, topics, len(values), children)
+        assert running.running
+    wanted = expected(values)
+    for one, partition, offset in zip(wanted, places.partition.tolist(), places.offset.tolist(), strict=True):
+        assert agree(found[partition, offset], one, topics), (one, found[partition, offset])
+    assert all("verdict" in one for one in wanted[::2])
+
+
+async def test_sigterm_under_load_loses_and_repeats_nothing(broker: str, namespace: str) -> None:
+    topics = Topics(namespace)
+    values = [one.value for one in messages(9000, Mix(seed=6, garbage=0.01))]
+    with Children() as children:
+        first = worker(children, broker, namespace)
+        await feed(broker, topics, values[:3000])
+        async with follower(broker, [topics.decisions], fetch_wait_ms=10) as decisions:
+            while not await decisions.poll(200):
+                children.check()
+        await feed(broker, topics, values[3000:])
+        os.kill(first.process.pid, signal.SIGTERM)
+        assert first.process.wait(12) == 0, first.last_words()
+        worker(children, broker, namespace)
+        await read_answers(broker, topics, len(values), Children())
+    assert await uncommitted(broker, topics, namespace) == 0
+
+
+class Refusing(Delivery):
+    """A delivery whose broker refuses the third micro-batch."""
+
+    calls = 0
+
+    async def emit(self, outcome: Outcome, verdicts: Sequence[bytes], decisions: Sequence[bytes]) -> Awaitable[None]:
+        self.calls += 1
+        if self.calls == 3:
+            raise BusError("the broker does not take outputs")
+        return await super().emit(outcome, verdicts, decisions)
+
+
+async def test_a_failure_of_ours_ends_the_worker_with_its_reason_and_the_batch_unacked(embedded: str, namespace: str) -> None:
+    topics = Topics(namespace)
+    app = build_app(f"{namespace}.messages", embedded, limits=BatchLimits(batch_max=100))
+    async with producing(embedded, {}) as producer:
+        attach(app, topics.events, Line(serving_of(), Refusing(producer, topics), nothing_to_read, lambda outcome, acked_at: None))
+        await feed(embedded, topics, [one.value for one in messages(1000, Mix(seed=9))])
+        with pytest.raises(BusError, match="does not take outputs"):
+            await asyncio.wait_for(run(app, asyncio.Event()), DEADLINE_S)
+    assert await uncommitted(embedded, topics, namespace) >= 1000 - 2 * 100
