@@ -171,7 +171,8 @@ def _decidable_once(
             left_out["duplicate"] += 1
             if labels[first] != labels[here]:
                 contradicted.add(first)
-    left_out["contradicting labels"] += len(contradicted)
+    if contradicted:
+        left_out["contradicting labels"] += len(contradicted)
     kept = sorted(set(first_of.values()) - contradicted)
     return kept, [times[i] for i in kept]
 

@@ -59,9 +59,7 @@ def linear_graph(linear: Linear, name: str) -> bytes:
         outputs.append(_value("token_contribution", TensorProto.DOUBLE, "n", "L"))
     nodes.append(helper.make_node("Add", ["margin" if with_ngrams else "numeric_margin", "intercept"], ["logit"]))
     graph = helper.make_graph(nodes, name, inputs, outputs, initializer=weights)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="streamapp"
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="streamapp")
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

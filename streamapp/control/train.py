@@ -100,7 +100,7 @@ def train(
         name=name, version=directory.name, task="binary", labels=(positive_label,),
         framework=f"scikit-learn {installed_version('scikit-learn')}",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=_code_commit(),
-        hyper_parameters={**asdict(recipe), "penalty": fitted.penalty, "augmented": fitted.augmented},
+        hyper_parameters={**asdict(recipe), "penalties": list(recipe.penalties), "penalty": fitted.penalty, "augmented": fitted.augmented},
         feature_spec=serving.features.hash, scaler=fitted.scaler, ngram_buckets=buckets, linear=True,
         onnx_sha256=hashlib.sha256(graph).hexdigest(), calibration_sha256=hashlib.sha256(calibration).hexdigest(),
         training=_provenance(examples, parts),
