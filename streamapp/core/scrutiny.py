@@ -18,6 +18,7 @@ from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS, UNREADABLE, epoch_ms
 #: Everything msgspec raises on bytes; TypeError is a record without a value.
 NOT_DECODED = (msgspec.MsgspecError, ValueError, RecursionError, TypeError)
 
+_decode_any = msgspec.json.Decoder(Raw).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _TIME: Any = Annotated[int, Meta(ge=TIME_MIN_MS, le=TIME_MAX_MS)] | str | None
 
@@ -142,6 +143,10 @@ def _members(payload: bytes, path: str) -> dict[str, Raw]:
     try:
         return _decode_members(payload)
     except msgspec.ValidationError:
+        try:
+            _decode_any(payload)  # the first byte is enough to see that it is no object; is it JSON at all?
+        except NOT_DECODED as failure:
+            raise _not_json(failure, path) from None
         raise Refused(RejectCode.NOT_AN_OBJECT, path, "is JSON, but no object; send a JSON object") from None
     except NOT_DECODED as failure:
         raise _not_json(failure, path) from None
