@@ -97,7 +97,8 @@ def _add_style(
         i = stop + 1
     o = _add(_step(_step(base, 67), 48 + min(capitals, _CAPITALS_MAX)), buckets, row, seen, bucket, o)
     o = _add(_step(_step(base, 84), 48 + min(titles, _TITLES_MAX)), buckets, row, seen, bucket, o)
-    return _add(_step(_step(base, 76), 48 + min(length // _LENGTH_STEP, _LENGTHS_MAX)), buckets, row, seen, bucket, o)
+    behind: int = _add(_step(_step(base, 76), 48 + min(length // _LENGTH_STEP, _LENGTHS_MAX)), buckets, row, seen, bucket, o)
+    return behind
 
 
 @njit(cache=True, nogil=True)
