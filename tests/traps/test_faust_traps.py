@@ -228,9 +228,9 @@ def test_exactly_once_of_faust_is_refused() -> None:
 def test_seams_of_aiokafka_are_where_they_were() -> None:
     for owner, names in (
         (fetcher.Fetcher, ("_get_actions_per_node", "_create_fetch_waiter", "_notify", "fetched_records")),
-        (fetcher.FetchResult, ("getall", "has_more", "check_assignment")),
+        (fetcher.FetchResult, ("has_more", "check_assignment", "_update_position")),
         (fetcher.FetchError, ("check_raise",)),
-        (fetcher.PartitionRecords, ("_consumer_record",)),
+        (fetcher.PartitionRecords, ("_consumer_record", "_unpack_records")),
         (group_coordinator.GroupCoordinator, ("_do_heartbeat", "check_errors", "request_rejoin")),
         (SubscriptionState, ("fetch_context", "fetcher_idle_time")),
         (AIOKafkaConsumer, ("seek", "pause", "resume", "commit")),
