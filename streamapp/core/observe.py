@@ -25,7 +25,7 @@ _LAST = np.iinfo(np.int64).max
 # Columns of `slots`, one row per open partial, and of `marks`, one row per partition.
 _PARTITION, _START, _FIRST_OFFSET, _LAST_OFFSET, _FIRST_TIME, _LAST_TIME, _TOUCHED = range(7)
 _FREE = -1
-_OLDEST, _KNOWN = 1, 2
+_OLDEST, _LATEST, _KNOWN = 1, 2, 3  # start of the oldest open window, and of the last row's; 0 until there was a row
 # Why `_place` stopped: all rows are placed; the partition is new; windows of the partition end; a slot is wanted; a partial is full.
 _DONE, _NEW, _ENDS, _OPEN, _FULL = range(5)
 
@@ -75,8 +75,10 @@ def _place(
         start, late = t // window_ms * window_ms, False
         # A window that has ended stays as it was reported: what comes later counts in the oldest open one, so that a stream of odd
         # times opens no more than a few windows.
-        # A reject's time is the broker's: it moves nothing, and counts where its partition's events are.
-        if start < marks[mark, _OLDEST] or (is_reject and marks[mark, _KNOWN] == 1):
+        # A reject's time is the broker's: it moves nothing, and counts where the row before it did.
+        if is_reject and marks[mark, _KNOWN] == 1:
+            start = marks[mark, _LATEST]
+        elif start < marks[mark, _OLDEST]:
             start, late = marks[mark, _OLDEST], True
         if slots[slot, _PARTITION] != p or slots[slot, _START] != start:
             slot = 0
@@ -89,7 +91,7 @@ def _place(
             totals[slot, rejects_at + reject_code[done]] += 1
             done += 1
             continue
-        slot_of[at] = slot
+        slot_of[at], marks[mark, _LATEST] = slot, start
         totals[slot, rows_at] += 1
         totals[slot, late_at] += late
         slots[slot, _FIRST_OFFSET] = min(slots[slot, _FIRST_OFFSET], offset[at])
@@ -164,7 +166,7 @@ class WindowedObservations:
         self.layout, self.window_ms, self.part_n, self.grace_ms = layout, window_ms, part_n, grace_ms
         self._slots = np.full((8, 7), _FREE, np.int64)
         self._totals = np.zeros((8, layout.width), np.int64)
-        self._marks = np.full((1, 3), _FREE, np.int64)
+        self._marks = np.full((1, 4), _FREE, np.int64)
         at = {name: place.start for name, place in layout.place.items()}
         self._place_at = (at["rows"], at["late"], at["rejects"])
         self._count_at = tuple(
@@ -201,14 +203,14 @@ class WindowedObservations:
             if why == _DONE:
                 return closed
             if why == _NEW:
-                self._marks = np.vstack([self._marks, [[owner, start, 0]]])
+                self._marks = np.vstack([self._marks, [[owner, start, start, 0]]])
             elif why == _OPEN:
                 self._open(owner, start)
             elif why == _FULL:
                 closed += self._close((self._slots[:, _PARTITION] == owner) & (self._slots[:, _START] == start), final=False)
             else:
                 mark = int(np.flatnonzero(self._marks[:, _PARTITION] == owner)[0])
-                self._marks[mark, _OLDEST:] = start, 1
+                self._marks[mark, _OLDEST], self._marks[mark, _KNOWN] = start, 1
                 closed += self._close((self._slots[:, _PARTITION] == owner) & (self._slots[:, _START] < start), final=True)
 
     def idle(self, now_ms: int, idle_ms: int) -> list[Observations]:
