@@ -16,6 +16,7 @@ from streamapp.cli.demo_run import Run, Sample, percentiles
 from streamapp.cli.demo_view import drift_rows
 from streamapp.cli.say import MARKS, ROUTE_COLOURS, table
 from streamapp.cli.words import reason_words, surety, visible
+from streamapp.control.ledger import Quality
 
 #: What is shown of each kind at the end.
 _SHOWN = {"block": 3, "review": 1, "approve": 1, "dead_letter": 1}
@@ -24,7 +25,7 @@ _WIDTH_MAX = 118
 
 def figures(run: Run) -> dict[str, Any]:
     """Gives all figures of a run as one JSON-ready object."""
-    quality = run.ledger.quality()
+    before, after = run.ledger.quality(drifted=False), run.ledger.quality(drifted=True)
     latencies = [latency for timing in run.timings for latency in timing.latency_ms]
     p50, p99 = percentiles(latencies)
     return {
@@ -34,7 +35,9 @@ def figures(run: Run) -> dict[str, Any]:
         "latency_p99_ms": p99,
         "waiting_max": run.peak_waiting,
         "phases": [timing.figures() for timing in run.timings],
-        "quality": None if quality is None else {name: _rounded(value) for name, value in dataclasses.asdict(quality).items()},
+        "quality": _quality_figures(run.ledger.quality()),
+        "quality_before_drift": _quality_figures(before) if after is not None else None,
+        "quality_after_drift": _quality_figures(after),
         "drift": [_drift_figures(report) for report in run.reports],
     }
 
@@ -48,8 +51,10 @@ def _drift_figures(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    return round(value, 4) if isinstance(value, float) else value
+def _quality_figures(quality: Quality | None) -> dict[str, Any] | None:
+    if quality is None:
+        return None
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in dataclasses.asdict(quality).items()}
 
 
 def report(found: Mapping[str, Any], run: Run, *, as_json: bool) -> None:
@@ -63,7 +68,7 @@ def report(found: Mapping[str, Any], run: Run, *, as_json: bool) -> None:
     console.print(_flow(found))
     console.print(_outcome(found))
     if found["quality"] is not None:
-        console.print(_quality(found["quality"]))
+        console.print(_quality(found))
     if found["drift"]:
         console.print(_drift(run))
     console.print(Text("Some of them in words", style="bold"))
@@ -99,16 +104,24 @@ def _outcome(found: Mapping[str, Any]) -> Table:
     return shown
 
 
-def _quality(quality: Mapping[str, Any]) -> Table:
-    shown = table(
-        f"Against the labels of {quality['labelled']:,} events ({quality['spam']:,} spam)",
-        ["", "precision", "recall"],
-        ["precision", "recall"],
-    )
-    for name, words in (("block", "block"), ("block_or_review", "block or review")):
-        shown.add_row(words, _percent(quality[f"precision_{name}"]), _percent(quality[f"recall_{name}"]))
-    shown.add_row(Text("ham that people have to look at", style="dim"), _percent(quality["ham_in_review"]), "")
+def _quality(found: Mapping[str, Any]) -> Table:
+    """Precision and recall; before and after the drift where there was one, since that is what it does to a model."""
+    parts = {"": found["quality"]}
+    if found["quality_before_drift"] is not None:
+        parts = {"before the drift": found["quality_before_drift"], "after it": found["quality_after_drift"]}
+    whole = found["quality"]
+    shown = table(f"Against the labels of {whole['labelled']:,} events ({whole['spam']:,} spam)", ["", *parts], [*parts])
+    for name, words in _QUALITY.items():
+        shown.add_row(words, *("–" if part[name] is None else f"{part[name]:.1%}" for part in parts.values()))
     return shown
+
+
+_QUALITY = {
+    "precision_block": "of what is blocked, is spam (precision)",
+    "recall_block": "of the spam, is blocked (recall)",
+    "recall_block_or_review": "of the spam, is blocked or reviewed",
+    "ham_in_review": "of the ham, people have to look at",
+}
 
 
 def _drift(run: Run) -> Table:
@@ -160,7 +173,3 @@ def _account(found: Mapping[str, Any]) -> Text:
     if found["repeated"]:
         words += f"; {found['repeated']:,} were answered more than once"
     return Text(words, style=f"bold {colour}")
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"

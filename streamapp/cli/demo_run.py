@@ -158,7 +158,7 @@ class Run:
                 return
             places = await self._feed.send([event.key for event in events], [event.value for event in events])
             for event, partition, offset in zip(events, places.partition.tolist(), places.offset.tolist(), strict=True):
-                self.ledger.send(partition, offset, event.label, event.expected)
+                self.ledger.send(partition, offset, event.label, event.expected, drifted=event.drifted)
                 self._texts[partition, offset] = event.value
             sent += len(events)
             self._forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -112,6 +113,8 @@ class Program(click.Group):
 @click.version_option(__version__, "-V", "--version", prog_name="streamapp")
 def program() -> None:
     """One verdict per event, with its reasons: a decision engine on an event bus."""
+    # Libraries log what we say better ourselves; the worker sets up its own log.
+    logging.getLogger().addHandler(logging.NullHandler())
 
 
 def main() -> None:

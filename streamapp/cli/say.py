@@ -25,12 +25,12 @@ def warn(sentence: str) -> None:
     click.secho(sentence, fg="yellow", err=True)
 
 
-def table(title: str, columns: Sequence[str], right: Sequence[str] = ()) -> Table:
-    """Gives an empty table in our style; columns named in `right` are aligned there."""
+def table(title: str, columns: Sequence[str], right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
+    """Gives an empty table in our style; columns named in `right` are aligned there, those in `whole` are never broken."""
     from rich import box
     from rich.table import Table
 
     made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", header_style="dim", pad_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in whole)
     return made

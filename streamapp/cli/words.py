@@ -21,11 +21,10 @@ def reason_words(verdict: Mapping[str, Any], most: int = 3) -> str:
 
 
 def surety(verdict: Mapping[str, Any]) -> str:
-    """Gives the calibrated probability with its label; what decided instead where no model did."""
+    """Gives the calibrated probability and who decided."""
     probability = verdict.get("probability")
-    if probability is None:
-        return f"by {verdict.get('decided_by', '?')}"
-    return f"{probability:.1%} {(verdict.get('labels') or ['likely'])[0] if probability >= 0.5 else 'likely'}"
+    by = f"decided by {verdict.get('decided_by', '?')}"
+    return by if probability is None else f"probability {probability:.3f}, {by}"
 
 
 def verdict_line(verdict: Mapping[str, Any]) -> Text:

@@ -32,11 +32,11 @@ class Mix:
     seed: int = 7
     users: int = 5_000
     zipf: float = 1.1  #               activity of the k-th busiest user ~ k ** -zipf
-    spam: float = 0.10  #              between bursts
+    spam: float = 0.13  #              between bursts
     burst_spam: float = 0.45  #        while a campaign bursts
     burst_every: int = 10_000  #       one burst begins per so many events …
     burst_events: int = 800  #         … and lasts so many
-    hidden: float = 0.35  #            of campaigns write in look-alikes, zero-width marks, leet or full-width forms
+    hidden: float = 0.3  #            of campaigns write in look-alikes, zero-width marks, leet or full-width forms
     garbage: float = 0.01
     drift_at: float | None = 0.5  #    part of the stream after which topics, lengths and links change; None: never
     events_per_s: float = 100.0  #     how fast event time advances
@@ -45,12 +45,13 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One record to be produced. `expected` is the reject code it was broken for; None for a good event."""
+    """One record to be produced: `expected` is the reject code it was broken for, `drifted` says that it comes after the drift."""
 
     key: bytes | None
     value: bytes | None
     label: str | None
     expected: str | None = None
+    drifted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,9 @@ class _Stream:
             event = self._event(number, int(mix.start_ms + number * step_ms), user, language, text, SPAM if spam else HAM)
             if chance() < mix.garbage:
                 key, value, expected = self._breaker.broken(event)
-                yield Generated(key, value, None, expected)
+                yield Generated(key, value, None, expected, self._drifted)
             else:
-                yield Generated(user.encode(), orjson.dumps(event), event["label"])
+                yield Generated(user.encode(), orjson.dumps(event), event["label"], drifted=self._drifted)
 
     def _event(self, number: int, time_ms: int, user: str, language: str, text: str, label: str) -> dict[str, Any]:
         kind = self._pick()
@@ -141,7 +142,7 @@ class _Stream:
 
     def _chat_text(self) -> tuple[str, str]:
         pick, chance = self._pick, self._chance()
-        if self._drifted and chance < 0.6:
+        if self._drifted and chance < 0.45:
             return "en", _fill(self._plans[pick() % len(self._plans)], pick)
         if chance > 0.96:
             language = self._languages[pick() % len(self._languages)]
@@ -154,7 +155,7 @@ class _Stream:
 
 _CHANNELS = ("chat", "chat", "chat", "sms", "sms", "forum")
 #: How many pieces of chat make one message: mostly one or two, seldom many.
-_PIECES = (1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5)
+_PIECES = (1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6)
 
 
 def _integers(rng: np.random.Generator) -> Iterator[int]:

@@ -44,11 +44,14 @@ class Ledger:
         self.repeated = 0
         self._partitions: defaultdict[int, _Partition] = defaultdict(_Partition)
 
-    def send(self, partition: int, offset: int, label: str | None, expected: str | None) -> None:
-        """Notes an event that the broker has taken, its label and, where it was broken on purpose, the reject code that is due."""
+    def send(self, partition: int, offset: int, label: str | None, expected: str | None, *, drifted: bool = False) -> None:
+        """Notes an event that the broker has taken, its label and, where it was broken on purpose, the reject code that is due.
+
+        `drifted` keeps its label in the second of the two groups that `quality` can tell apart.
+        """
         self.sent += 1
         place = self._at(partition, offset)
-        place.label[offset] = _LABELS.index(label) if label in _LABELS else 0
+        place.label[offset] = (_LABELS.index(label) if label in _LABELS else 0) + len(_LABELS) * drifted
         if expected is not None:
             self.expected[expected] += 1
 
@@ -86,12 +89,16 @@ class Ledger:
         """Whether events = verdicts + dead letters, event by event."""
         return self.waiting == 0 and all(_NOTHING not in place.answer for place in self._partitions.values())
 
-    def quality(self) -> Quality | None:
-        """Compares verdicts with labels; None when no decided event had one."""
+    def quality(self, *, drifted: bool | None = None) -> Quality | None:
+        """Compares verdicts with labels, of all events or of one group; None when no decided event had one."""
         table: Counter[tuple[int, int]] = Counter()
         for place in self._partitions.values():
             table.update(zip(place.label, place.answer, strict=True))
-        decided = {key: count for key, count in table.items() if key[0] and key[1] < _REJECTED}
+        decided: Counter[tuple[int, int]] = Counter()
+        for (code, answer), count in table.items():
+            group, label = divmod(code, len(_LABELS))
+            if label and answer < _REJECTED and drifted in (None, bool(group)):
+                decided[label, answer] += count
         if not decided:
             return None
         spam, ham = _LABELS.index("spam"), _LABELS.index("ham")

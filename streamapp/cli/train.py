@@ -1,0 +1,152 @@
+"""`streamapp train`: from labelled events to a model version with its card."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamapp.cli.options import json_output, settings
+from streamapp.config import Settings, models_directory
+from streamapp.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamapp.control.train import TrainingReport
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(
+    "train",
+    epilog="""\b
+Examples:
+  streamapp train messages --data labelled.jsonl
+  streamapp train messages --data january.jsonl february.jsonl.gz --split time
+  streamapp train messages --data labelled.jsonl --precision 0.97 --models /srv/models""",
+)
+@click.argument("pipeline", metavar="NAME|FILE")
+@click.argument("more", type=_FILE, nargs=-1, metavar="")
+@click.option("--data", type=_FILE, required=True, multiple=True, metavar="FILE…", help="Labelled events as JSON lines, plain or .gz.")
+@settings("models")
+@click.option("--label", default="label", show_default=True, help="Field that holds the label.")
+@click.option("--positive", default="spam", show_default=True, help="The label that is to be found.")
+@click.option("--version", help="Name of the new version.  [default: the next number]")
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "random", "time"]),
+    default="auto",
+    show_default=True,
+    help="auto: by time where all events have one.",
+)
+@click.option("--precision", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="What `block` promises.")
+@click.option("--miss-rate", type=click.FloatRange(0.0001, 0.5), default=None, help="What `approve` promises.  [default: the recipe's]")
+@click.option("--seed", type=int, default=17, show_default=True, help="Equal data, seed and options give an equal model.")
+@json_output
+def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tuple[Path, ...], as_json: bool, **wanted: Any) -> None:
+    """Train a pipeline's model from labelled events and write MODELS/<name>/<version>/.
+
+    Splits with duplicates removed, fits on hashed n-grams and numbers, calibrates, finds the cuts that keep the promises, judges the
+    result on rows it has not seen, proves the file equal to Python, and writes weights and card; no text is kept. A version is never
+    written twice. Needs the `train` extra: pip install 'streamapp[train]'.
+    """
+    from streamapp.adapters.models import load_model
+    from streamapp.config import load_pipeline
+
+    try:
+        from streamapp.control.fit import Recipe
+        from streamapp.control.train import train
+    except ModuleNotFoundError as missing:
+        raise ConfigError(f"training needs {missing.name}, which is not installed", "pip install 'streamapp[train]'") from missing
+    promises = {"precision": wanted["precision"], "miss_rate": wanted["miss_rate"]}
+    recipe = Recipe(seed=wanted["seed"], **{name: value for name, value in promises.items() if value is not None})
+    with _stages() as progress:
+        report = train(
+            load_pipeline(pipeline),
+            (*data, *more),
+            models_directory(settings),
+            load_model=load_model,
+            label_field=wanted["label"],
+            positive_label=wanted["positive"],
+            version=wanted["version"],
+            split=wanted["split"],
+            recipe=recipe,
+            progress=progress,
+        )
+    _tell(report, as_json=as_json)
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, float], None]]:
+    """One bar per stage on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda stage, share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    tasks: dict[str, TaskID] = {}
+    with Progress(TextColumn("{task.description:12}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+
+        def advance(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0)
+            bars.update(tasks[stage], completed=share)
+
+        yield advance
+
+
+def _tell(report: TrainingReport, *, as_json: bool) -> None:
+    import msgspec
+
+    card = report.card
+    if as_json:
+        found = {
+            "directory": str(report.directory),
+            "version": card.version,
+            "metrics": card.metrics,
+            "block": card.block,
+            "approve": card.approve,
+        }
+        click.echo(msgspec.json.encode(found))
+        return
+    from rich.console import Console
+
+    from streamapp.cli.say import table, warn
+
+    console = Console(highlight=False)
+    shown = table(f"{card.name}/{card.version}", ["", *report.parts], [*report.parts])
+    rows = {name: [part.as_dict()[name] for part in report.parts.values()] for name in next(iter(report.parts.values())).as_dict()}
+    for name, values in rows.items():
+        shown.add_row(
+            name.replace("_", " "),
+            *("–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values),
+        )
+    console.print(shown)
+    steps = table(
+        "What each step is worth on the test part (PR-AUC)",
+        ["step", "PR-AUC", "more than the best before", ""],
+        ["PR-AUC", "more than the best before"],
+    )
+    for rung in report.ladder:
+        uplift = "" if rung.uplift is None else f"{rung.uplift:+.4f}"
+        steps.add_row(
+            rung.name, "–" if rung.pr_auc is None else f"{rung.pr_auc:.4f}", uplift, "" if rung.worth_it else "[yellow]does not pay[/]"
+        )
+    console.print(steps)
+    for name, cut in (("block from", card.block), ("approve below", card.approve)):
+        if cut.value is None:
+            warn(f"{name}: {cut.promise} is not reachable on the validation part; its band goes to people.")
+        else:
+            interval = f"observed {cut.observed:.3f}, 95 % interval {cut.low:.3f} to {cut.high:.3f}" if cut.observed is not None else ""
+            console.print(f"{name} {cut.value:.4f}: {cut.promise} ({interval}, {cut.positives} positives)")
+    for name, area in report.suspicious.items():
+        warn(f"{name} alone tells the classes apart (AUC {area:g}): does it know the answer?")
+    for reason, count in report.left_out.items():
+        console.print(f"[dim]left out: {count:,} {reason.replace('_', ' ')}[/]")
+    console.print(f"[bold green]written to {report.directory}[/]; a worker that gets SIGHUP loads it")
