@@ -23,8 +23,8 @@ from streamapp.core.events import Plan
 from streamapp.core.outcome import Outcome
 
 Prefetch = Callable[[Plan], Awaitable[pipeline.Read]]
-#: Called after step 5 with the Outcome and the epoch ms of its acknowledgement: metrics and drift, never delivery.
-Observe = Callable[[Outcome, int], None]
+#: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
+Observe = Callable[[Outcome, str, int], None]
 
 
 class InFlight(NamedTuple):
@@ -32,6 +32,7 @@ class InFlight(NamedTuple):
 
     batch: Batch
     outcome: Outcome
+    release: str
     delivered: Awaitable[None]
 
 
@@ -60,14 +61,14 @@ class Line:
         verdicts = serving.encoder.verdicts(outcome)
         decisions = serving.encoder.decisions(outcome, verdicts)
         delivered = await self._delivery.emit(outcome, verdicts, decisions)  # 3
-        self._in_flight.put_nowait(InFlight(batch, outcome, delivered))
+        self._in_flight.put_nowait(InFlight(batch, outcome, serving.release, delivered))
 
     async def _carry_away(self) -> None:
         while True:
-            batch, outcome, delivered = await self._in_flight.get()
+            batch, outcome, release, delivered = await self._in_flight.get()
             await delivered  # 3
             batch.ack()  # 5
-            self._observe(outcome, time.time_ns() // 1_000_000)
+            self._observe(outcome, release, time.time_ns() // 1_000_000)
             self._in_flight.task_done()
 
 

@@ -66,6 +66,13 @@ class Delivery:
             raise BusError(f"the broker does not take outputs: {refused!r}", "check it with `streamapp doctor`") from refused
         return _all(acks)
 
+    async def partitions_of(self, topic: str) -> int:
+        """Gives how many partitions a topic has. Raises BusError when the broker does not know it."""
+        try:
+            return len(await self._producer.partitions_for(topic))
+        except KafkaError as refused:
+            raise BusError(f"the broker knows no topic {topic}: {refused!r}", "create it with `streamapp topics create`") from refused
+
     async def publish(self, topic: str, key: bytes | None, value: bytes, partition: int | None = None) -> None:
         """Sends one record outside of the micro-batch (monitoring, control) and waits for its acknowledgement. Raises BusError."""
         try:

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 
 from streamapp import pipeline
 from streamapp.adapters.models import latest_version, load_model
+from streamapp.adapters.probes import Probes
 from streamapp.bus.app import build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
 from streamapp.bus.producer import producing
 from streamapp.bus.topics import Topics
+from streamapp.cli.watching import Watch
 from streamapp.config import Settings, models_directory
 from streamapp.control.release import load_serving
 from streamapp.core.errors import StreamappError
@@ -38,11 +40,19 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     stop = asyncio.Event()
     app = build_app(f"{namespace}.{spec.pipeline.name}", settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)
     async with producing(settings.bootstrap, settings.kafka) as producer:
-        line = Line(serving, Delivery(producer, topics), nothing_to_read, lambda outcome, acked_at: None)
+        delivery = Delivery(producer, topics)
+        watch = Watch(settings, spec, topics, app, delivery, await delivery.partitions_of(topics.events))
+        watch.serves(serving)
+        line = Line(serving, delivery, nothing_to_read, watch.acknowledged)
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
-        with _signals(stop, lambda: swaps.add(asyncio.create_task(swap_models(line, settings, spec)))):
-            await run(app, stop)
+        async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:
+            log.info("Metrics and health on http://%s:%d", settings.metrics_host, probes.port)
+            beating = asyncio.create_task(watch.run())
+            with _signals(stop, lambda: swaps.add(asyncio.create_task(swap_models(line, watch, settings, spec)))):
+                await run(app, stop)
+            beating.cancel()
+            await watch.finish()
 
 
 def load(settings: Settings, spec: PipelineSpec) -> pipeline.Serving:
@@ -55,7 +65,7 @@ async def nothing_to_read(plan: Plan) -> pipeline.Read:
     return pipeline.Read()
 
 
-async def swap_models(line: Line, settings: Settings, spec: PipelineSpec) -> None:
+async def swap_models(line: Line, watch: Watch, settings: Settings, spec: PipelineSpec) -> None:
     """Loads, checks and warms up the newest models beside the line, then swaps them in between two micro-batches."""
     try:
         serving = await asyncio.to_thread(load, settings, spec)
@@ -64,6 +74,7 @@ async def swap_models(line: Line, settings: Settings, spec: PipelineSpec) -> Non
         return
     log.info("Release %s serves instead of %s", serving.release, line.serving.release)
     line.serving = serving
+    watch.serves(serving)
 
 
 def _calm_collector() -> None:

@@ -162,7 +162,7 @@ async def test_a_failure_of_ours_ends_the_worker_with_its_reason_and_the_batch_u
     topics = Topics(namespace)
     app = build_app(f"{namespace}.messages", embedded, limits=BatchLimits(batch_max=100))
     async with producing(embedded, {}) as producer:
-        attach(app, topics.events, Line(serving_of(), Refusing(producer, topics), nothing_to_read, lambda outcome, acked_at: None))
+        attach(app, topics.events, Line(serving_of(), Refusing(producer, topics), nothing_to_read, lambda outcome, release, acked_ms: None))
         await feed(embedded, topics, [one.value for one in messages(1000, Mix(seed=9))])
         with pytest.raises(BusError, match="does not take outputs"):
             await asyncio.wait_for(run(app, asyncio.Event()), DEADLINE_S)

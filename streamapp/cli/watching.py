@@ -1,0 +1,166 @@
+"""What a worker tells about itself: metrics, health, drift. All of it after the acknowledgement; none of it can hold up a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from streamapp import __version__, pipeline
+from streamapp.adapters.metrics import CONTENT_TYPE, Metrics
+from streamapp.adapters.probes import Health, Pages
+from streamapp.bus.app import StreamApp
+from streamapp.bus.emit import Delivery
+from streamapp.bus.follow import follower
+from streamapp.bus.security import client_arguments
+from streamapp.bus.topics import Topics
+from streamapp.config import Settings
+from streamapp.control.monitor import Monitor
+from streamapp.control.partial import observe, part_n, to_record
+from streamapp.core.drift import DriftReport, Limits
+from streamapp.core.errors import BusError
+from streamapp.core.observe import WindowedObservations
+from streamapp.core.outcome import Outcome
+from streamapp.core.partials import Layout, Observations
+from streamapp.core.spec import PipelineSpec
+
+log = logging.getLogger(__name__)
+
+#: How often lag, readiness and drift are looked at.
+BEAT_S = 1.0
+#: Observations of a window to which nothing was added for so long are sent as they are.
+IDLE_MS = 10_000
+
+
+class Watch:
+    """One worker's figures; `acknowledged` is called by the line, `run` beats beside it."""
+
+    def __init__(self, settings: Settings, spec: PipelineSpec, topics: Topics, app: StreamApp, delivery: Delivery, partitions: int) -> None:
+        """`partitions` is the events topic's count."""
+        self._partitions = partitions
+        self._settings, self._spec, self._topics, self._app, self._delivery = settings, spec, topics, app, delivery
+        self.metrics = Metrics(spec.pipeline.name, __version__)
+        self.health = Health(time.monotonic)
+        self.health.detail = self._detail
+        self.pages = Pages(self.health, self.metrics.exposition, CONTENT_TYPE)
+        self._outbox: deque[tuple[str, Observations]] = deque()  # release and its closed partials, to be published
+        self._release = ""
+        self._degraded: list[dict[str, str]] = []
+        self._generation = -1
+        self._merging: asyncio.Task[None] | None = None
+
+    def serves(self, serving: pipeline.Serving) -> None:
+        """Names the Serving that decides from now on; what was counted under the one before is closed."""
+        if self._release:
+            self._close(self._windows.flush())
+        references = serving.tiers[0].model.card.reference if serving.tiers else {}
+        self.layout = Layout.of(serving.features.names, serving.deciders, references)
+        drift = self._spec.drift
+        self._windows = WindowedObservations(self.layout, drift.window_s * 1000, part_n(drift.window_n, self._partitions))
+        self._release, self._deciders = serving.release, serving.deciders
+        self.metrics.serves(serving.release)
+
+    def acknowledged(self, outcome: Outcome, release: str, acked_ms: int) -> None:
+        """Counts one micro-batch whose outputs the broker has."""
+        self.metrics.decided(outcome, self._deciders, release, acked_ms)
+        self.health.settled(self._app.batches.acks.records_in_flight)
+        self._degraded = [{"component": one.component, "cause": one.cause} for one in outcome.degraded]
+        if release == self._release:  # the last batches of a release that was swapped out belong to a layout that is closed
+            self._close(observe(self._windows, outcome, acked_ms))
+
+    async def run(self) -> None:
+        """Beats until cancelled: lag, readiness, drift. A broker that refuses monitoring records is logged; deciding goes on."""
+        while True:
+            now_ms = time.time_ns() // 1_000_000
+            self._look(now_ms)
+            self._close(self._windows.idle(now_ms, IDLE_MS))
+            await self._publish()
+            self._merge_where_owned()
+            await asyncio.sleep(BEAT_S)
+
+    async def finish(self) -> None:
+        """Sends what is counted and not sent yet: the worker stops."""
+        if self._merging is not None:
+            self._merging.cancel()
+        self._close(self._windows.flush())
+        await self._publish()
+
+    def _look(self, now_ms: int) -> None:
+        batches = self._app.batches
+        self.metrics.lag({source.partition: lag for source, lag in batches.lag(now_ms).items()})
+        self.metrics.set("streamapp_in_flight_records", batches.acks.records_in_flight)
+        self.health.assigned = bool(batches.partitions())
+        self.health.draining = batches.draining
+        if not batches.acks.records_in_flight:
+            self.health.settled(0)
+        self.metrics.set("streamapp_ready", float(not self.health.unready()))
+        if batches.generation not in (self._generation, -1):
+            self._generation = batches.generation
+            self.metrics.count("streamapp_rebalances_total")
+
+    def _detail(self) -> Mapping[str, Any]:
+        now_ms = time.time_ns() // 1_000_000
+        lags = self._app.batches.lag(now_ms)
+        return {
+            "release": self._release,
+            "generation": self._generation,
+            "degraded": self._degraded,
+            "partitions": {
+                str(source.partition): {"lag_records": records, "lag_seconds": round(seconds, 3)}
+                for source, (records, seconds) in sorted(lags.items())
+            },
+        }
+
+    # -- drift
+
+    def _close(self, partials: list[Observations]) -> None:
+        self._outbox.extend((self._release, partial) for partial in partials)
+
+    async def _publish(self) -> None:
+        while self._outbox:
+            release, partial = self._outbox[0]
+            key = f"{partial.partition}".encode()
+            try:
+                await self._delivery.publish(self._topics.monitoring, key, to_record(partial, self._spec.pipeline.name, release), 0)
+            except BusError as refused:
+                log.warning("Monitoring records wait: %s", refused)
+                return
+            self._outbox.popleft()
+
+    def _merge_where_owned(self) -> None:
+        """The owner of source partition 0 merges; whoever loses it stops."""
+        mine = any(source.partition == 0 for source in self._app.batches.partitions())
+        if self._merging is not None and (self._merging.done() or not mine):
+            if self._merging.done() and not self._merging.cancelled() and (failure := self._merging.exception()):
+                log.warning("Merging of drift starts again: %r", failure)
+            self._merging.cancel()
+            self._merging = None
+        if mine and self._merging is None:
+            self._merging = asyncio.create_task(self._merge())
+
+    async def _merge(self) -> None:
+        drift = self._spec.drift
+        limits = Limits(psi_alarm=drift.psi_alarm, kl_alarm=drift.kl_alarm, alpha=drift.ks_alpha)
+        monitor = Monitor(self._spec.pipeline.name, limits, drift.window_n, self._partitions)
+        release = ""
+        client = client_arguments(self._settings.kafka)
+        began_ms = time.time_ns() // 1_000_000
+        async with follower(self._settings.bootstrap, [self._topics.monitoring], client) as records:
+            while True:
+                reports: list[DriftReport] = []
+                found = await records.poll(int(BEAT_S * 1000))
+                now_ms = time.time_ns() // 1_000_000
+                if release != self._release:
+                    release = self._release
+                    reports += monitor.learn(release, self.layout, now_ms)
+                for record in found:
+                    reports += monitor.take(record.value or b"", now_ms, replay=record.timestamp_ms < began_ms)
+                reports += monitor.settle(now_ms)
+                for report in reports:
+                    self.metrics.drift(report)
+                    await self._delivery.publish(self._topics.monitoring, b"drift", msgspec.json.encode(report), 0)
