@@ -277,7 +277,10 @@ def _fold_rows(
         i, end = start[row], start[row + 1]
         last = np.int64(0)
         run = 0
-        latin_row = _is_latin(raw, i, end, kind)
+        beyond = np.uint8(0)
+        for j in range(i, end):
+            beyond |= raw[j]
+        latin_row = beyond < 0x80 or _is_latin(raw, i, end, kind)
         while i < end:
             if raw[i] == 32 and last != 32:  # the usual gap
                 out[o] = 32
