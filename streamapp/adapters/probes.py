@@ -43,11 +43,11 @@ class Health:
         """A micro-batch was acknowledged (or there is none); `in_flight` records are still on their way."""
         self._settled_s, self.in_flight = self._clock(), in_flight
 
-    def took(self, records: int) -> None:
-        """A micro-batch of so many records was read; waiting begins when nothing was in flight before."""
-        if not self.in_flight:
+    def holds(self, in_flight: int) -> None:
+        """So many records are between read and acknowledgement now; waiting begins when there were none before."""
+        if not in_flight or not self.in_flight:
             self._settled_s = self._clock()
-        self.in_flight += records
+        self.in_flight = in_flight
 
     def stuck(self) -> list[str]:
         """Gives why the worker is not live; nothing when it is."""

@@ -45,7 +45,7 @@ class Monitor:
         self.partitions, self.settle_ms = partitions, settle_ms
         self.ignored = 0  #  records that were nobody's partial: redelivered, of a release never loaded, or unreadable
         self._layouts: dict[str, Layout] = {}
-        self._unknown: list[Partial] = []
+        self._unknown: list[tuple[Partial, bool]] = []  # with `replay`
         self._windows: dict[tuple[WindowKind, int, str], _Merged] = {}
         self._passed: dict[int, int] = {}  #  by partition: event time up to which its windows are behind it
         self._count: dict[str, tuple[Observations, set[int]]] = {}
@@ -56,7 +56,8 @@ class Monitor:
         """Names the reference bins of a release; gives the reports of the partials that waited for it."""
         self._layouts[release] = layout
         waiting, self._unknown = self._unknown, []
-        return [report for record in waiting for report in self._merge(record, now_ms, replay=False)]
+        reports = [report for record, replay in waiting for report in self._merge(record, now_ms, replay)]
+        return reports + self._due()
 
     def take(self, value: bytes, now_ms: int, replay: bool = False) -> list[DriftReport]:
         """Takes one record of the monitoring topic; gives the reports it completes.
@@ -69,7 +70,7 @@ class Monitor:
             self.ignored += 1
             return []
         if isinstance(record, Partial):
-            return self._merge(record, now_ms, replay)
+            return self._merge(record, now_ms, replay) + ([] if replay else self._due())
         if replay and record.window.kind != "count":
             known = self._window(record.window.kind, record.window.start_ms, record.window.end_ms, record.release, now_ms)
             known.reported_n, known.revision = record.window.n, max(known.revision, record.revision)
@@ -90,12 +91,13 @@ class Monitor:
         return reports + [self._report_count(release) for release in tuple(self._count)]
 
     def _merge(self, record: Partial, now_ms: int, replay: bool) -> list[DriftReport]:
+        """Gives the count windows that this partial fills; `_due` gives the others."""
         layout = self._layouts.get(record.release)
         if record.pipeline != self.pipeline or (layout is not None and layout.key != record.layout):
             self.ignored += 1
             return []
         if layout is None:
-            self._unknown.append(record)
+            self._unknown.append((record, replay))
             self.ignored += len(self._unknown) > KEEP_UNKNOWN
             self._unknown = self._unknown[-KEEP_UNKNOWN:]
             return []
@@ -111,12 +113,12 @@ class Monitor:
             return []
         day = partial.start_ms // DAY_MS * DAY_MS
         self._add(("day", day, record.release), day + DAY_MS, partial, now_ms)
-        reports = self._counted(partial, record.release, replay)
-        if not replay:
-            # One partial may have moved its partition past the end of several windows.
-            reports += [self._report(key) for key, window in self._windows.items() if self._is_news(window) and self._is_complete(window)]
         self._forget()
-        return reports
+        return self._counted(partial, record.release, replay)
+
+    def _due(self) -> list[DriftReport]:
+        # One partial may have moved its partition past the end of several windows.
+        return [self._report(key) for key, window in self._windows.items() if self._is_news(window) and self._is_complete(window)]
 
     def _add(self, key: tuple[WindowKind, int, str], end_ms: int, partial: Observations, now_ms: int) -> bool:
         window = self._window(key[0], key[1], end_ms, key[2], now_ms)
@@ -191,4 +193,3 @@ class Monitor:
         while len(self._windows) > KEEP_WINDOWS:
             oldest = min(self._windows, key=lambda key: self._windows[key].changed_ms)
             del self._windows[oldest]
-

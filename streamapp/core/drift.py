@@ -210,3 +210,8 @@ def _confidence(observed: Observations) -> Confidence:
     total = int(buckets.sum())
     middles = 0.5 + (np.arange(CONFIDENCE_BUCKETS) + 0.5) / (2 * CONFIDENCE_BUCKETS)
     return Confidence(buckets=tuple(buckets.tolist()), mean=float(buckets @ middles) / total if total else None)
+
+
+def to_json(report: DriftReport) -> bytes:
+    """Gives the record's bytes; a figure that is not finite is null."""
+    return msgspec.json.encode(report)

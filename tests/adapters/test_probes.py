@@ -50,10 +50,10 @@ def test_live_fails_when_records_are_held_and_none_is_acknowledged(health: Healt
     health.turned()
     # Nothing to do for a minute is no fault, and the first record afterwards starts the wait anew.
     assert pages.get("/healthz/live").status == 200
-    health.took(5)
+    health.holds(5)
     assert pages.get("/healthz/live").status == 200
     clock.now += 9
-    health.took(3)
+    health.holds(8)
     clock.now += 2
     health.turned()
     answer = pages.get("/healthz/live")

@@ -134,6 +134,10 @@ def test_partials_of_an_unknown_release_wait_for_it() -> None:
     assert take(made, records(*stream(0, [1, 2, 1500]))) == []
     (report,) = made.learn("r1", LAYOUT)
     assert report.window.n == 2
+    # Several parts of one window wait: one report, not one per part.
+    waiting = monitor(partitions=1, learnt=False)
+    assert take(waiting, records(*stream(0, [1, 2, 3, 4, 5, 1500], size=2)), replay=True) == []
+    assert [r.window.n for r in waiting.learn("r1", LAYOUT)] == [5]
     other = Layout.of(("a",), ("rule", "fast"), {})
     stranger = monitor(learnt=False)
     stranger.learn("r1", other)

@@ -8,7 +8,7 @@ import pytest
 
 from streamapp.core import statistics as stat
 from streamapp.core.card import Reference
-from streamapp.core.drift import NOT_VISIBLE, DriftReport, Limits, drift_report
+from streamapp.core.drift import NOT_VISIBLE, DriftReport, Limits, drift_report, to_json
 from streamapp.core.observe import WindowedObservations
 from streamapp.core.partials import Layout, Observations
 
@@ -122,3 +122,18 @@ def test_the_record_names_its_recipe_and_what_it_cannot_see() -> None:
     feature = record["features"]["other"]
     expected = stat.shares(np.array(LAYOUT.references["other"].counts))
     assert stat.psi(expected, stat.shares(np.array(feature["bins"]))) == feature["psi"]
+
+
+def test_a_figure_that_is_not_finite_is_null() -> None:
+    constant = Layout.of(("steady",), ("rule", "fast"), {"steady": yardstick(np.full(100, 3.0))})
+    n = 50
+    windows = WindowedObservations(constant, 1000, part_n=10**9)
+    windows.add(
+        partition=np.zeros(n, np.int64), offset=np.arange(n), event_time=np.zeros(n, np.int64), values=np.full((n, 1), 4.0),
+        score=np.full(n, np.nan), probability=np.full(n, np.nan), route=np.zeros(n, np.int8), decided_by=np.zeros(n, np.int8),
+        flags=np.zeros(n, np.int32), missing=np.zeros(1, np.int64), clipped=np.zeros(1, np.int64),
+    )  # fmt: skip
+    seen = report(windows.flush()[0])
+    # Both samples are constant: the shift is infinitely many standard errors.
+    assert seen.features["steady"].mean_shift_z is None and "mean" in seen.features["steady"].drifted
+    assert msgspec.json.decode(to_json(seen), type=DriftReport) == seen
