@@ -76,10 +76,10 @@ def read(kind: Any, value: Any, path: str, mistakes: Mistakes) -> Any:
 
 
 def _read_table(kind: type[msgspec.Struct], value: Any, path: str, mistakes: Mistakes) -> Any:
+    fields = {info.encode_name: info for info in msgspec.structs.fields(kind)}
     if not isinstance(value, dict):
         mistakes.add(path, f"{_shown(value)} is wrong: expected a table")
-        return None
-    fields = {info.encode_name: info for info in msgspec.structs.fields(kind)}
+        return kind(**{info.name: None for info in fields.values() if info.required})
     for name in value:
         if name not in fields:
             mistakes.add(_join(path, name), f"unknown key `{name}`{nearest(name, fields)}")

@@ -177,5 +177,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
+        return (
+            str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}" if abs(value) < 1 else f"{round(value, 2):.15g}"
+        )
     return str(value)
