@@ -38,8 +38,8 @@ SAMPLE_S = 0.02
 #: The first tenth of a backlog is start: connecting, joining the group, first fetches, warm caches. Rates begin after it.
 START_SHARE = 0.1
 
-# A topic that was created a moment ago has no leader yet; the client waits and says so once per partition.
-logging.getLogger("aiokafka").setLevel(logging.ERROR)
+# A topic that was created a moment ago has no leader yet; the client says so and tries again.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
