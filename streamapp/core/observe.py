@@ -244,3 +244,13 @@ class WindowedObservations:
             )  # fmt: skip
             self._slots[slot], self._totals[slot] = _FREE, 0
         return closed
+
+
+def warm_up() -> None:
+    """Compiles the kernels (seconds once, then cached on disk), so that no micro-batch waits for it."""
+    one, none = np.zeros(1, np.int64), np.zeros(1)
+    rejected = Rejected.of([1], [0], [0], [RejectCode.BLANK_TEXT])
+    WindowedObservations(Layout.of(("x",), ("x",), {}), 1, 1).add(
+        partition=one, offset=one, event_time=one, values=none[:, None], score=none, probability=none, route=one.astype(np.int8),
+        decided_by=one.astype(np.int8), flags=one.astype(np.int32), missing=one, clipped=one, rejected=rejected,
+    )  # fmt: skip

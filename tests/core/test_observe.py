@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from streamapp.core import observe
 from streamapp.core.card import Reference
 from streamapp.core.errors import InvariantBroken, RejectCode
-from streamapp.core.observe import Rejected, WindowedObservations
+from streamapp.core.observe import Rejected, WindowedObservations, warm_up
 from streamapp.core.partials import REJECT_NAMES, Layout, Observations
 
 FEATURES = ("length", "ratio")
@@ -132,3 +133,12 @@ def test_different_bins_do_not_merge() -> None:
     feed(b, [1])
     with pytest.raises(InvariantBroken):
         a.flush()[0] + b.flush()[0]
+
+
+def test_warming_up_compiles_what_a_batch_needs() -> None:
+    warm_up()
+    compiled = len(observe._place.signatures), len(observe._count.signatures)
+    windows = WindowedObservations(LAYOUT, 1000, 10)
+    feed(windows, [1, 2], rejected=Rejected.of([0], [0], [1], [RejectCode.BLANK_TEXT]))
+    # The same types: nothing is left to compile once micro-batches flow.
+    assert (len(observe._place.signatures), len(observe._count.signatures)) == compiled
