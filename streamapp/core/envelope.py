@@ -19,6 +19,7 @@ FRAME_BYTES = 5
 BOM = b"\xef\xbb\xbf"
 
 _HEADERS = frozenset(("content-type", "Content-Type", "ce_specversion", "ce_id", "ce_time", "tenant"))
+_USUAL = frozenset((("content-type", b"application/json"), ("Content-Type", b"application/json")))
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]+\+)?json\s*(?:;(.*))?", re.IGNORECASE | re.DOTALL)
 _CHARSET = re.compile(r"charset\s*=\s*\"?([\w-]+)", re.IGNORECASE)
 _CHARSETS = frozenset(("utf-8", "utf8", "us-ascii", "ascii"))
@@ -38,7 +39,7 @@ class Attributes:
 
 def read_headers(headers: Headers) -> Attributes | None:
     """Takes a record's headers; gives what they say about the event, None (the common case) where they say nothing."""
-    found: dict[str, bytes] = {name: value for name, value in headers if value is not None and name in _HEADERS}
+    found = {one[0]: one[1] for one in headers if one[0] in _HEADERS and one[1] is not None and tuple(one) not in _USUAL}
     if not found:
         return None
     attributes = Attributes()
