@@ -42,7 +42,8 @@ def export(spec: PipelineSpec) -> dict[str, str]:
 
 
 def event_schema(spec: PipelineSpec) -> Schema:
-    """Gives the schema of what producers send. Unknown members are allowed and ignored; where a member stands twice the last one counts."""
+    """Gives the schema of what producers send; the decoder accepts what it accepts, but for the length of json fields in characters."""
+    said = f"At most {spec.event.max_bytes} bytes. Unknown members are ignored; where a member stands twice, the last one counts."
     properties: Schema = {
         "event_id": _field(EVENT_ID),
         "event_time": {
@@ -57,7 +58,7 @@ def event_schema(spec: PipelineSpec) -> Schema:
     }
     properties |= {name: _field(field) for name, field in spec.event.fields.items()}
     return {
-        **_head(spec, "event", f"Event of {spec.pipeline.name}", f"{spec.pipeline.description}. At most {spec.event.max_bytes} bytes."),
+        **_head(spec, "event", f"Event of {spec.pipeline.name}", f"{spec.pipeline.description}. {said}"),
         "type": "object",
         "properties": properties,
         "required": [name for name, field in spec.event.fields.items() if field.required],
@@ -70,6 +71,8 @@ def _field(field: FieldSpec) -> Schema:
     if field.type == "json":
         if field.required:
             schema["not"] = {"type": "null"}
+        if field.max_length is not None:
+            schema["$comment"] = f"its JSON text has at most {field.max_length} characters"
         return schema
     names = {"id": ["string", "integer"], "text": ["string"]}.get(field.type, [field.type])
     kinds = names if field.required else [*names, "null"]
