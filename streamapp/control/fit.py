@@ -36,7 +36,7 @@ class Recipe:
     validation_share: float = 0.15
     gap_ms: int = 0
     precision: float = 0.95  #        the promise of block
-    precision_low: float = 0.94  #    below which its 95 % interval must not reach
+    precision_slack: float = 0.01  #  how far its 95 % interval may reach below it
     miss_rate: float = 0.025  #        the promise of approve
     positives_min: int = 20  #        fewer say nothing about a promise
     penalties: tuple[float, ...] = (0.25, 1.0, 4.0)  # scikit-learn's C, chosen on validation
@@ -194,7 +194,7 @@ def _fit_one(
     if split.kind == "random":
         judged, truth = np.concatenate((unseen, margins)), np.concatenate((train.positive, validation.positive))
     believed = probability(judged[:, None], "binary", calibration)[:, 0]
-    block = block_threshold(believed, truth, recipe.precision, recipe.positives_min, recipe.precision_low)
+    block = block_threshold(believed, truth, recipe.precision, recipe.positives_min, recipe.precision - recipe.precision_slack)
     approve = approve_threshold(believed, truth, recipe.miss_rate, recipe.positives_min, 1.0 if block.value is None else block.value)
     notes = {f"validation_log_loss_{method}": loss for method, loss in losses.items()}
     return Fitted(linear, scaler, calibration, block, approve, penalty, copies is not None, unseen, notes)

@@ -81,3 +81,11 @@ def test_approve_misses_no_more_than_it_declares_and_stays_below_its_ceiling(
 def test_best_f1_is_a_half_when_there_is_nothing_to_find() -> None:
     assert best_f1_cut(np.array([0.2, 0.4]), np.array([False, False])) == 0.5
     assert best_f1_cut(np.array([0.1, 0.2, 0.8]), np.array([False, False, True])) == pytest.approx(0.5)
+
+
+def test_a_precision_that_may_be_luck_is_not_promised() -> None:
+    """Ten hits in a row are a precision of 1, but what stands behind them is 0.72 at worst."""
+    probability, positive = np.concatenate((np.full(30, 0.1), np.full(10, 0.9))), np.array([False] * 30 + [True] * 10)
+    assert block_threshold(probability, positive, 0.95, 5).value == pytest.approx(0.5)
+    assert block_threshold(probability, positive, 0.95, 5, low_min=0.72).value == pytest.approx(0.5)
+    assert block_threshold(probability, positive, 0.95, 5, low_min=0.73).value is None
