@@ -93,9 +93,7 @@ class Intake:
 
     def _admit(self, channel: Any, found: Sequence[tuple[Fetched, Sequence[Any]]]) -> Taken:
         tickets = self._acks.admit([fetched for fetched, _ in found])
-        segments = tuple(
-            columns(*fetched.claim.source, fetched.claim.generation, records) for fetched, records in found if fetched.rows
-        )
+        segments = tuple(columns(*fetched.claim.source, fetched.claim.generation, records) for fetched, records in found if fetched.rows)
         return channel, segments, tickets
 
     async def wait_for_records(self, interrupt: asyncio.Event) -> None:

@@ -50,7 +50,7 @@ class Smoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """probability = f(margin), float64. sigmoid: 1/(1+exp(a*margin+b)); temperature: softmax(margin/t); isotonic: piecewise linear x -> y."""
+    """probability = f(margin), float64. sigmoid: 1/(1+exp(a*margin+b)); temperature: softmax(margin/t); isotonic: linear between x -> y."""
 
     method: Literal["none", "sigmoid", "isotonic", "temperature"]
     a: float = 0.0
