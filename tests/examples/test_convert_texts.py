@@ -31,7 +31,8 @@ def test_rows_become_events_with_their_label_and_an_own_writer_where_none_is_kno
         lines.writelines(json.dumps(row) + "\n" for row in rows)
     first, second = convert("youtube", tmp_path)
     assert first == {
-        "event_id": "c-1", "user_id": "u_1", "text": "first £5", "event_time": "2015-01-02T03:04:05Z", "channel": "comments", "label": "ham",
+        "event_id": "c-1", "user_id": "u_1", "text": "first £5", "event_time": "2015-01-02T03:04:05Z", "channel": "comments",
+        "label": "ham",
     }  # fmt: skip
     assert second == {"event_id": "c-2", "user_id": "c-2", "text": "second", "channel": "comments", "label": "spam"}
 
