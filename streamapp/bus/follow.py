@@ -47,9 +47,18 @@ class Follower:
 
 @asynccontextmanager
 async def follower(
-    bootstrap: str, topics: Sequence[str], client: Mapping[str, Any] | None = None, *, from_end: bool = False, fetch_wait_ms: int = 100
+    bootstrap: str,
+    topics: Sequence[str],
+    client: Mapping[str, Any] | None = None,
+    *,
+    from_end: bool = False,
+    since_ms: int | None = None,
+    fetch_wait_ms: int = 100,
 ) -> AsyncIterator[Follower]:
-    """Takes HOST:PORT, topics and aiokafka client arguments; gives a connected Follower. Raises BusError when no broker answers."""
+    """Takes HOST:PORT, topics and aiokafka client arguments; gives a connected Follower. Raises BusError when no broker answers.
+
+    It begins with the first record, or at the end, or with the first one of epoch ms `since_ms` or later.
+    """
     consumer = AIOKafkaConsumer(
         *topics,
         bootstrap_servers=bootstrap,
@@ -62,6 +71,8 @@ async def follower(
     )
     try:
         await consumer.start()
+        if since_ms is not None:
+            await _seek(consumer, since_ms)
     except (KafkaError, OSError) as failed:
         await consumer.stop()
         raise BusError(f"the broker at {bootstrap} did not answer: {failed}", "check --bootstrap, then `streamapp doctor`") from failed
@@ -69,3 +80,12 @@ async def follower(
         yield Follower(consumer)
     finally:
         await consumer.stop()
+
+
+async def _seek(consumer: AIOKafkaConsumer, since_ms: int) -> None:
+    found = await consumer.offsets_for_times(dict.fromkeys(consumer.assignment(), since_ms))
+    for partition, place in found.items():
+        if place is None:
+            await consumer.seek_to_end(partition)
+        else:
+            consumer.seek(partition, place.offset)

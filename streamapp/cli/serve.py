@@ -22,6 +22,7 @@ from streamapp.config import Settings, models_directory
 from streamapp.control.release import load_serving
 from streamapp.core.errors import StreamappError
 from streamapp.core.events import Plan
+from streamapp.core.observe import warm_up
 from streamapp.core.spec import PipelineSpec
 from streamapp.worker import Line, attach
 
@@ -36,6 +37,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     namespace = settings.namespace or spec.namespace
     topics = Topics(namespace)
     serving = load(settings, spec)
+    warm_up()
     _calm_collector()
     stop = asyncio.Event()
     app = build_app(f"{namespace}.{spec.pipeline.name}", settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)

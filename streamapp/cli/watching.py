@@ -6,24 +6,24 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from streamapp import __version__, pipeline
 from streamapp.adapters.metrics import CONTENT_TYPE, Metrics
 from streamapp.adapters.probes import Health, Pages
 from streamapp.bus.app import StreamApp
 from streamapp.bus.emit import Delivery
-from streamapp.bus.follow import follower
+from streamapp.bus.follow import Record, follower
 from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import Topics
 from streamapp.config import Settings
-from streamapp.control.monitor import Monitor
+from streamapp.control.monitor import DAY_MS, Monitor
 from streamapp.control.partial import observe, part_n, to_record
-from streamapp.core.drift import DriftReport, Limits
+from streamapp.core.drift import DriftReport, Limits, to_json
 from streamapp.core.errors import BusError
+from streamapp.core.events import Segment
+from streamapp.core.murmur2 import misplaced
 from streamapp.core.observe import WindowedObservations
 from streamapp.core.outcome import Outcome
 from streamapp.core.partials import Layout, Observations
@@ -50,8 +50,10 @@ class Watch:
         self.pages = Pages(self.health, self.metrics.exposition, CONTENT_TYPE)
         self._outbox: deque[tuple[str, Observations]] = deque()  # release and its closed partials, to be published
         self._release = ""
+        self._windows: WindowedObservations
         self._degraded: list[dict[str, str]] = []
         self._generation = -1
+        self._mine: set[int] = set()
         self._merging: asyncio.Task[None] | None = None
 
     def serves(self, serving: pipeline.Serving) -> None:
@@ -69,6 +71,7 @@ class Watch:
         """Counts one micro-batch whose outputs the broker has."""
         self.metrics.decided(outcome, self._deciders, release, acked_ms)
         self.health.settled(self._app.batches.acks.records_in_flight)
+        self._count_misplaced_keys(outcome.plan.segments)
         self._degraded = [{"component": one.component, "cause": one.cause} for one in outcome.degraded]
         if release == self._release:  # the last batches of a release that was swapped out belong to a layout that is closed
             self._close(observe(self._windows, outcome, acked_ms))
@@ -94,14 +97,23 @@ class Watch:
         batches = self._app.batches
         self.metrics.lag({source.partition: lag for source, lag in batches.lag(now_ms).items()})
         self.metrics.set("streamapp_in_flight_records", batches.acks.records_in_flight)
-        self.health.assigned = bool(batches.partitions())
+        mine = {source.partition for source in batches.partitions()}
+        for lost in self._mine - mine:
+            self._close(self._windows.flush(lost))
+        self._mine = mine
+        self.health.assigned = bool(mine)
         self.health.draining = batches.draining
-        if not batches.acks.records_in_flight:
-            self.health.settled(0)
+        self.health.holds(batches.acks.records_in_flight)
         self.metrics.set("streamapp_ready", float(not self.health.unready()))
         if batches.generation not in (self._generation, -1):
             self._generation = batches.generation
             self.metrics.count("streamapp_rebalances_total")
+
+    def _count_misplaced_keys(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            wrong = misplaced(segment.keys, segment.partition, self._partitions)
+            if wrong:
+                self.metrics.count("streamapp_misplaced_keys_total", by=wrong)
 
     def _detail(self) -> Mapping[str, Any]:
         now_ms = time.time_ns() // 1_000_000
@@ -134,13 +146,13 @@ class Watch:
 
     def _merge_where_owned(self) -> None:
         """The owner of source partition 0 merges; whoever loses it stops."""
-        mine = any(source.partition == 0 for source in self._app.batches.partitions())
-        if self._merging is not None and (self._merging.done() or not mine):
+        merges = 0 in self._mine
+        if self._merging is not None and (self._merging.done() or not merges):
             if self._merging.done() and not self._merging.cancelled() and (failure := self._merging.exception()):
                 log.warning("Merging of drift starts again: %r", failure)
             self._merging.cancel()
             self._merging = None
-        if mine and self._merging is None:
+        if merges and self._merging is None:
             self._merging = asyncio.create_task(self._merge())
 
     async def _merge(self) -> None:
@@ -150,17 +162,28 @@ class Watch:
         release = ""
         client = client_arguments(self._settings.kafka)
         began_ms = time.time_ns() // 1_000_000
-        async with follower(self._settings.bootstrap, [self._topics.monitoring], client) as records:
-            while True:
-                reports: list[DriftReport] = []
-                found = await records.poll(int(BEAT_S * 1000))
-                now_ms = time.time_ns() // 1_000_000
-                if release != self._release:
+        # Two windows and a day: what is merged anew. Reports found there say what is known already.
+        since_ms = began_ms - 2 * drift.window_s * 1000 - DAY_MS
+        async with follower(self._settings.bootstrap, [self._topics.monitoring], client, since_ms=since_ms) as records:
+            try:
+                while True:
+                    found = await records.poll(int(BEAT_S * 1000))
+                    learned = (self._release, self.layout) if release != self._release else None
                     release = self._release
-                    reports += monitor.learn(release, self.layout, now_ms)
-                for record in found:
-                    reports += monitor.take(record.value or b"", now_ms, replay=record.timestamp_ms < began_ms)
-                reports += monitor.settle(now_ms)
-                for report in reports:
-                    self.metrics.drift(report)
-                    await self._delivery.publish(self._topics.monitoring, b"drift", msgspec.json.encode(report), 0)
+                    now_ms = time.time_ns() // 1_000_000
+                    # A report takes up to 20 ms: not on the loop that decides.
+                    await self._report(await asyncio.to_thread(_merged, monitor, found, learned, began_ms, now_ms))
+            finally:
+                await self._report(monitor.finish())
+
+    async def _report(self, reports: list[DriftReport]) -> None:
+        for report in reports:
+            self.metrics.drift(report)
+            await self._delivery.publish(self._topics.monitoring, b"drift", to_json(report), 0)
+
+
+def _merged(monitor: Monitor, found: list[Record], learned: tuple[str, Layout] | None, began_ms: int, now_ms: int) -> list[DriftReport]:
+    reports = monitor.learn(*learned, now_ms) if learned is not None else []
+    for record in found:
+        reports += monitor.take(record.value or b"", now_ms, replay=record.timestamp_ms < began_ms)
+    return reports + monitor.settle(now_ms)

@@ -118,7 +118,7 @@ def check_examples(serving: pipeline.Serving) -> None:
                 wrong = plan.rejects[0]
                 raise ConfigError(f"rules[{place}] {rule.code}: the {name} example is no event: {wrong.path}: {wrong.message}")
             outcome = pipeline.decide(plan, pipeline.Read(), serving, 0, lambda: 0.0)
-            if bool(outcome.hits.hit[0, place]) != expected:
+            if bool(serving.rules.hits_of(rule.code, outcome.hits)[0]) != expected:
                 does = "misses" if expected else "hits"
                 raise ConfigError(f"rules[{place}] {rule.code}: its {name} example {does}", f"change the example or `when = {rule.when!r}`")
 

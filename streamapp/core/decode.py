@@ -224,6 +224,8 @@ def _prepare_texts(spec: FieldSpec) -> Prepare:
         lengths = list(map(len, stripped)) if whole else [low if value is None else len(value) for value in stripped]
         if min(lengths) < low or max(lengths) > high:
             suspects.update(place for place, length in enumerate(lengths) if not low <= length <= high)
+        # Cleaning may leave nothing of a text (zero-width marks, `&#32;`): one with no letter at either end is looked at again.
+        suspects.update(place for place, text in enumerate(stripped) if text and not (text[0].isalnum() or text[-1].isalnum()))
         return column if stripped == column else stripped
 
     return prepare

@@ -13,6 +13,7 @@ from msgspec import Meta, Raw
 from streamapp.core.errors import RejectCode
 from streamapp.core.patterns import compile_pattern
 from streamapp.core.spec import FieldSpec
+from streamapp.core.text import clean
 from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS, UNREADABLE, epoch_ms
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -104,7 +105,7 @@ def _check_text(spec: FieldSpec, raw: bytes, path: str, kind: str) -> tuple[str,
     if kind != "string":
         raise _wrong_type(path, "a string", kind)
     text = _string(raw).strip()
-    if not text:
+    if not text or not clean(text):
         raise Refused(RejectCode.BLANK_TEXT, path, "is blank; at least one visible character is required")
     if spec.overflow == "truncate" and spec.max_length is not None and len(text) > spec.max_length:
         return text[: spec.max_length], True

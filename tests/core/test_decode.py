@@ -13,6 +13,7 @@ import yaml
 
 from streamapp.core.decode import Decoder
 from streamapp.core.events import Flag
+from streamapp.core.text import clean
 from tests.core.decode_cases import DECODER, GOOD, RECORD_TIME, SPEC, decide, rows, segment
 
 STRUCTURED = {
@@ -307,7 +308,8 @@ def is_json(text: bytes) -> bool:
 
 def test_naughty_strings_survive_as_they_are(shared_data: Path) -> None:
     strings = json.loads((shared_data / "blns" / "blns.json").read_text(encoding="utf-8"))
-    texts = [text for text in strings if text.strip()]
+    texts = [text for text in strings if clean(text)]
+    assert len(texts) > 500
     plan = DECODER.plan([segment([event(text=text, device_id=f"d{text}"[:128]) for text in texts])])
     assert not plan.rejects
     assert plan.column("text") == [text.strip() for text in texts]
@@ -329,3 +331,10 @@ def test_cloudevents_conformance_events_are_opened(shared_data: Path) -> None:
             assert fate[1] in ("missing_field", "not_an_object")
         ours = json.dumps(attributes | {"datacontenttype": "application/json", "data": {"user_id": "u", "text": "x"}})
         assert decide(ours.encode())[:2] == ("event", attributes["id"])
+
+
+@pytest.mark.parametrize("text", ["&#32;", "\\u200b\\u200c", "\\u0001", "\\ufeff \\u2060"])
+def test_a_text_of_which_cleaning_leaves_nothing_is_blank(text: str) -> None:
+    values = [b'{"user_id":"u","text":"%b"}' % text.encode(), b'{"user_id":"u","text":"!"}']
+    plan = DECODER.plan([segment(values)])
+    assert [(reject.code, reject.path) for reject in plan.rejects] == [("blank_text", "$.text")] and len(plan) == 1
