@@ -34,11 +34,12 @@ def segment(values: list[bytes | None], keys: list[bytes | None], first: int, no
 def one_round(serving: pipeline.Serving, batches: list[Segment]) -> dict[str, float]:
     """Gives µs per event by stage."""
     spent: dict[str, float] = defaultdict(float)
+    state = serving.state.new()
     for batch in batches:
         began = time.process_time()
         plan = pipeline.plan((batch,), serving)
         planned = time.process_time()
-        outcome = pipeline.decide(plan, pipeline.Read(), serving, 1_767_225_600_000, time.process_time)
+        outcome = pipeline.decide(plan, pipeline.Read(), [state], serving, 1_767_225_600_000, time.process_time)
         decided = time.process_time()
         verdicts = serving.encoder.verdicts(outcome)
         told = time.process_time()

@@ -20,7 +20,9 @@ from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
 from streamapp.core.spec import PipelineSpec
+from streamapp.core.state import Remembered, StatePlan
 from streamapp.core.vectorise import Inputs, Ngrams, scale, take
+from streamapp.core.windows_partition import PartitionState
 
 #: `decided_by`: rules, then the tiers by name, then the default.
 RULE, DEFAULT = "rule", "default"
@@ -31,8 +33,10 @@ class Serving:
     """Everything versioned that decides, frozen together; a worker swaps it between two micro-batches."""
 
     release: str
+    code: int  #                                   of the release, where a name is too long: with remembered decisions
     spec: PipelineSpec
     decoder: Decoder
+    state: StatePlan
     features: FeaturePlan
     rules: Rules
     tiers: tuple[cascade.Tier, ...]
@@ -56,9 +60,10 @@ def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
     return serving.decoder.plan(segments)
 
 
-def decide(plan: Plan, read: Read, serving: Serving, now_ms: int, clock: Callable[[], float]) -> Outcome:
-    """Takes a plan and what was read for it; gives one verdict per event. Deterministic but for `now_ms` and the stage times.
+def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Serving, now_ms: int, clock: Callable[[], float]) -> Outcome:
+    """Takes a plan, what was read for it and the state of each segment's partition; gives one verdict per event.
 
+    Deterministic but for `now_ms` and the stage times; `states` move past the plan's rows in place, and `Outcome.steps` is that delta.
     Law: however a stream is cut into plans, routes and features are equal and scores agree within 1e-6.
     `clock` gives seconds and is used for the stage times only.
     """
@@ -71,20 +76,24 @@ def decide(plan: Plan, read: Read, serving: Serving, now_ms: int, clock: Callabl
         stage_ms[stage] = round((ended - started) * 1e3, 3)
         started = ended
 
-    features, ngrams = serving.features.measure(plan, read.profiles)
+    remembered = serving.state.advance(plan, states)
+    plan.flags |= remembered.flags
+    lap("state")
+    features, ngrams = serving.features.measure(plan, read.profiles, remembered.values)
     lap("features")
     hits = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
     ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
     lap("rules")
     inputs = vectorise(features, ngrams, serving)
-    scores = cascade.score(inputs, serving.tiers, ruled < 0)
+    scores = cascade.score(inputs, serving.tiers, (ruled < 0) & ~remembered.duplicate)
     lap("score")
     route, decided_by = combine(hits, ruled, scores, serving)
-    reasons = explain(features, hits, inputs, scores, route, serving)
+    serving.state.settle(remembered, route, decided_by, scores.score, serving.code)
+    reasons = explain(features, hits, inputs, scores, route, remembered, serving)
     lap("explain")
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
-        (*read.degraded, *scores.degraded), now_ms, stage_ms,
+        (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps,
     )  # fmt: skip
 
 
@@ -113,14 +122,20 @@ def combine(
 
 
 def explain(
-    features: FeatureSet, hits: RuleHits, inputs: Inputs, scores: cascade.Scores, route: npt.NDArray[np.int8], serving: Serving
+    features: FeatureSet,
+    hits: RuleHits,
+    inputs: Inputs,
+    scores: cascade.Scores,
+    route: npt.NDArray[np.int8],
+    remembered: Remembered,
+    serving: Serving,
 ) -> list[Sequence[Reason]]:
     """Gives the reasons of every row that is not approved: its rules, then the largest contributions of the model that scored it.
 
     Law: none of them is left without one. A model that cannot say why is named in `scores.degraded`.
     """
     reasons: list[Sequence[Reason]] = [()] * len(route)
-    asked = np.flatnonzero(route != APPROVE)
+    asked = np.flatnonzero((route != APPROVE) & ~remembered.duplicate)
     found: dict[int, list[Reason]] = {row: serving.rules.reasons(hits, row) for row in asked.tolist()}
     for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
         rows = asked[scores.tier[asked] == place]
@@ -135,4 +150,6 @@ def explain(
             found[row] += one
     for row, listed in found.items():
         reasons[row] = listed or [reason_of_last_resort(scores.probability[row], scores.threshold[row], ROUTE_NAMES[route[row]])]
+    for row, first_offset in remembered.first_offsets():
+        reasons[row] = [Reason("duplicate", f"a copy of the event at offset {first_offset}; its decision stands", value=first_offset)]
     return reasons

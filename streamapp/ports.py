@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.card import Calibration, Card
+from streamapp.core.events import Segment
+from streamapp.core.outcome import Outcome
 from streamapp.core.vectorise import Contributions, Inputs
+from streamapp.core.windows_partition import PartitionState
 
 Float64 = npt.NDArray[np.float64]
 
@@ -26,6 +29,18 @@ class Model(Protocol):
 
     def contributions(self, inputs: Inputs) -> Contributions:
         """Takes n rows; gives each input's signed share of the margin (exact for linear models)."""
+        ...
+
+
+class Journal(Protocol):
+    """Where the states of the partitions are, and where their steps are written so that they survive (step 4 of the delivery order)."""
+
+    def states(self, segments: Sequence[Segment]) -> Sequence[PartitionState]:
+        """Gives the state of each segment's partition, loaded; raises InvariantBroken for a partition that is not."""
+        ...
+
+    async def append(self, outcome: Outcome) -> None:
+        """Writes the outcome's steps, one record per partition, and waits for the acknowledgement. Raises BusError."""
         ...
 
 

@@ -4,7 +4,7 @@ The order is the contract (docs/guarantees.md repeats it):
   1. check that the partitions are still ours
   2. plan, prefetch, decide
   3. emit verdicts, decisions and dead letters; await every acknowledgement
-  4. append the state record; await its acknowledgement (no pipeline keeps state yet: the group's offsets are the position)
+  4. append the state record; await its acknowledgement
   5. ack the range; offsets are committed
 """
 
@@ -21,6 +21,7 @@ from streamapp.bus.emit import Delivery
 from streamapp.bus.transport import Batch
 from streamapp.core.events import Plan
 from streamapp.core.outcome import Outcome
+from streamapp.ports import Journal
 
 Prefetch = Callable[[Plan], Awaitable[pipeline.Read]]
 #: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
@@ -39,9 +40,9 @@ class InFlight(NamedTuple):
 class Line:
     """Drives micro-batches through the numbered order: while the broker answers for one, the next is decided; effects stay in order."""
 
-    def __init__(self, serving: pipeline.Serving, delivery: Delivery, prefetch: Prefetch, observe: Observe) -> None:
+    def __init__(self, serving: pipeline.Serving, delivery: Delivery, prefetch: Prefetch, journal: Journal, observe: Observe) -> None:
         self.serving = serving  #  replaced as a whole between two micro-batches
-        self._delivery, self._prefetch, self._observe = delivery, prefetch, observe
+        self._delivery, self._prefetch, self._journal, self._observe = delivery, prefetch, journal, observe
         self._in_flight: asyncio.Queue[InFlight] = asyncio.Queue()
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
@@ -57,7 +58,7 @@ class Line:
         serving = self.serving
         plan = pipeline.plan(batch.segments, serving)  # 2
         read = await self._prefetch(plan)
-        outcome = pipeline.decide(plan, read, serving, time.time_ns() // 1_000_000, time.perf_counter)
+        outcome = pipeline.decide(plan, read, self._journal.states(batch.segments), serving, time.time_ns() // 1_000_000, time.perf_counter)
         verdicts = serving.encoder.verdicts(outcome)
         decisions = serving.encoder.decisions(outcome, verdicts)
         delivered = await self._delivery.emit(outcome, verdicts, decisions)  # 3
@@ -67,6 +68,7 @@ class Line:
         while True:
             batch, outcome, release, delivered = await self._in_flight.get()
             await delivered  # 3
+            await self._journal.append(outcome)  # 4
             batch.ack()  # 5
             self._observe(outcome, release, time.time_ns() // 1_000_000)
             self._in_flight.task_done()

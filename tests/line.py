@@ -16,6 +16,7 @@ from streamapp.core.card import Calibration, Card, Scaler, Threshold
 from streamapp.core.events import Segment
 from streamapp.core.linear import Linear
 from streamapp.core.outcome import Outcome
+from streamapp.core.windows_partition import PartitionState
 
 SPEC = load_pipeline("messages")
 ENTITY_KEY = b"test-key-of-16-b"
@@ -52,9 +53,11 @@ def segment(values: Sequence[bytes | None], partition: int = 0, first: int = 0) 
     return Segment("messages.events.v1", partition, 1, offsets, np.full(n, 1000, np.int64), [None] * n, values, [()] * n)
 
 
-def run(serving: pipeline.Serving, segments: Sequence[Segment]) -> Outcome:
+def run(serving: pipeline.Serving, segments: Sequence[Segment], states: Sequence[PartitionState] = ()) -> Outcome:
     """Plans and decides; the clock stands still."""
-    return pipeline.decide(pipeline.plan(segments, serving), pipeline.Read(), serving, 2000, lambda: 0.0)
+    return pipeline.decide(
+        pipeline.plan(segments, serving), pipeline.Read(), states or [serving.state.new() for _ in segments], serving, 2000, lambda: 0.0
+    )
 
 
 def answers(serving: pipeline.Serving, segments: Sequence[Segment]) -> dict[tuple[int, int], dict[str, Any]]:

@@ -13,6 +13,7 @@ from streamapp.cli.options import settings
 from streamapp.config import Settings
 
 if TYPE_CHECKING:
+    from streamapp.core.windows_partition import PartitionState
     from streamapp.pipeline import Serving
 
 #: Events decided at once; it changes speed, never a decision.
@@ -45,17 +46,27 @@ def command(source: IO[bytes], settings: Settings, features: bool, output: IO[by
     serving = load(settings, load_pipeline(settings.pipeline))
     key = serving.spec.pipeline.key
     first = 0
+    state = serving.state.new()
     with Progress("deciding", None, "events", show=output is not sys.stdout.buffer or not sys.stdout.isatty()) as progress:
         for values in chunks(source, CHUNK):
-            output.writelines(answers(values, [key_of(value, key) for value in values], first, serving, features=features))
+            output.writelines(answers(values, [key_of(value, key) for value in values], first, serving, state=state, features=features))
             first += len(values)
             progress.advance(len(values))
 
 
 def answers(
-    values: Sequence[bytes | None], keys: Sequence[bytes | None], first: int, serving: Serving, *, features: bool = False
+    values: Sequence[bytes | None],
+    keys: Sequence[bytes | None],
+    first: int,
+    serving: Serving,
+    *,
+    state: PartitionState | None = None,
+    features: bool = False,
 ) -> list[bytes]:
-    """Takes records that follow one another from offset `first`; gives one JSON line per record, in order."""
+    """Takes records that follow one another from offset `first`, and what is remembered of those before (None: nothing).
+
+    Gives one JSON line per record, in order; the state moves past them.
+    """
     import msgspec
     import numpy as np
 
@@ -67,7 +78,7 @@ def answers(
     count = len(values)
     segment = Segment("-", 0, 0, np.arange(first, first + count), np.full(count, now_ms, np.int64), keys, values, [()] * count)
     plan = pipeline.plan([segment], serving)
-    outcome = pipeline.decide(plan, pipeline.Read(), serving, now_ms, time.perf_counter)
+    outcome = pipeline.decide(plan, pipeline.Read(), [state or serving.state.new()], serving, now_ms, time.perf_counter)
     verdicts = serving.encoder.verdicts(outcome)
     found = serving.encoder.decisions(outcome, verdicts) if features else verdicts
     lines: list[bytes] = [b""] * count

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from streamapp import pipeline
+from streamapp.adapters.journal_memory import MemoryJournal
 from streamapp.adapters.models import latest_version, load_model
 from streamapp.adapters.probes import Probes
 from streamapp.bus.app import build_app, run
@@ -45,7 +46,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
         delivery = Delivery(producer, topics)
         watch = Watch(settings, spec, topics, app, delivery, await delivery.partitions_of(topics.events))
         watch.serves(serving)
-        line = Line(serving, delivery, nothing_to_read, watch.acknowledged)
+        line = Line(serving, delivery, nothing_to_read, MemoryJournal(serving.state), watch.acknowledged)
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
         async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:

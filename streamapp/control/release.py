@@ -22,6 +22,7 @@ from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
 from streamapp.core.spec import PipelineSpec
+from streamapp.core.state import StatePlan
 from streamapp.core.vectorise import Inputs, scale
 from streamapp.ports import Model
 
@@ -56,7 +57,8 @@ def load_serving(
 
 def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes) -> pipeline.Serving:
     """Takes the models by tier name (a tier without one is left out); gives the frozen bundle. Raises ConfigError, ModelRejected."""
-    features = FeaturePlan(spec)
+    state = StatePlan(spec)
+    features = FeaturePlan(spec, state.features)
     rules = compile_rules(spec.rules, {**spec.field_types(), **dict.fromkeys(features.names, "number")})
     tiers = tuple(_tier(spec, name.name, models[name.name]) for name in spec.tiers if name.name in models)
     _check_tiers(tiers, features)
@@ -85,8 +87,10 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     )
     return pipeline.Serving(
         release=versions.release,
+        code=int(versions.release[:7], 16),
         spec=spec,
         decoder=Decoder(spec),
+        state=state,
         features=features,
         rules=rules,
         tiers=tiers,
@@ -117,7 +121,7 @@ def check_examples(serving: pipeline.Serving) -> None:
             if plan.rejects:
                 wrong = plan.rejects[0]
                 raise ConfigError(f"rules[{place}] {rule.code}: the {name} example is no event: {wrong.path}: {wrong.message}")
-            outcome = pipeline.decide(plan, pipeline.Read(), serving, 0, lambda: 0.0)
+            outcome = pipeline.decide(plan, pipeline.Read(), [serving.state.new()], serving, 0, lambda: 0.0)
             if bool(serving.rules.hits_of(rule.code, outcome.hits)[0]) != expected:
                 does = "misses" if expected else "hits"
                 raise ConfigError(f"rules[{place}] {rule.code}: its {name} example {does}", f"change the example or `when = {rule.when!r}`")

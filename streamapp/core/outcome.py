@@ -13,6 +13,7 @@ from streamapp.core.events import Plan
 from streamapp.core.explain import Reason
 from streamapp.core.features import FeatureSet
 from streamapp.core.rules import RuleHits
+from streamapp.core.state import Step
 
 
 @dataclass(slots=True)
@@ -31,3 +32,4 @@ class Outcome:
     degraded: tuple[Degraded, ...]
     decided_at: int  #                        epoch ms
     stage_ms: dict[str, float]
+    steps: list[Step]  #                      how the partitions' states moved: the delta for the log

@@ -11,8 +11,10 @@ import msgspec
 from msgspec import Meta
 
 from streamapp.core.document import Mistakes, key_lines, nearest, read
+from streamapp.core.errors import ConfigError
 from streamapp.core.expressions import parse_expression
 from streamapp.core.patterns import compile_pattern
+from streamapp.core.velocity import duration_ms, parse_velocity
 
 Count = Annotated[int, Meta(ge=1)]
 Text = Annotated[str, Meta(min_length=1)]
@@ -85,6 +87,8 @@ class FeaturesSection(msgspec.Struct, frozen=True, kw_only=True):
 
     text: TextFeatures | None = None
     profile: dict[str, ProfileFeature] = {}
+    fields: dict[str, ProfileFeature] = {}  #   number fields of the event that are features as they are
+    calendar: bool = False  #                   hour, night and weekend of the event's time
 
 
 class NgramsSection(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +165,19 @@ class TopicsSection(msgspec.Struct, frozen=True, kw_only=True):
     retention_ms: dict[str, Annotated[int, Meta(ge=-1)]] = {}
 
 
+class EntitiesSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Where entities live: the record's key and what is `colocated` with it (a card of one customer) is local, others are shared."""
+
+    colocated: tuple[Text, ...] = ()
+
+
+class StateSection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a partition remembers beside its windows; durations such as "24h"."""
+
+    horizon: Text = "24h"  #   how long, in event time, an event id is known: a copy within it repeats the first decision
+    skew_max: Text = "5m"  #   an event time further ahead of the broker's is flagged and replaced by it
+
+
 class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one pipeline file says."""
 
@@ -168,6 +185,9 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     event: EventSection
     features: FeaturesSection = FeaturesSection()
     ngrams: NgramsSection | None = None
+    velocity: dict[str, Any] = {}  #   read by core.velocity, table by table
+    entities: EntitiesSection = EntitiesSection()
+    state: StateSection = StateSection()
     vector: VectorSection = VectorSection()
     rules: tuple[RuleSpec, ...] = ()
     tiers: tuple[TierSpec, ...] = ()
@@ -205,6 +225,7 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "") -> Pipe
         if partial.pipeline is not None and partial.pipeline.key is not None:
             _check_key(spec.pipeline, fields, mistakes)
         _check_features(spec, mistakes)
+        _check_state(spec, fields, mistakes)
     mistakes.raise_if_any()
     return spec
 
@@ -287,6 +308,33 @@ def _check_features(spec: PipelineSpec, mistakes: Mistakes) -> None:
         if name in spec.event.fields:
             mistakes.add(f"features.profile.{name}", "is also a field of the event; rename one of them")
     _check_unique("vector.numeric", spec.vector.numeric, mistakes)
+
+
+def _check_state(spec: PipelineSpec, fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:
+    _, wrong = parse_velocity(spec.velocity, {name: one.type for name, one in fields.items()})
+    for name in spec.features.fields:
+        if name not in fields or fields[name].type not in ("number", "integer"):
+            mistakes.add(f"features.fields.{name}", f'is no declared field of type "number" or "integer"{nearest(name, fields)}')
+    for told in wrong:
+        at, _, problem = told.partition(": ")
+        mistakes.add(at, problem)
+    local = [table for table in spec.velocity.values() if isinstance(table, Mapping) and table.get("entity") in local_entities(spec)]
+    if local and not spec.event.key_required:
+        mistakes.add("event.key_required", "velocity of local entities needs events keyed by their entity; set it to true")
+    for key in ("horizon", "skew_max"):
+        try:
+            duration_ms(getattr(spec.state, key))
+        except ConfigError as failure:
+            mistakes.add(f"state.{key}", str(failure))
+    ids = [name for name, one in fields.items() if one.type == "id"]
+    for name in spec.entities.colocated:
+        if name not in ids:
+            mistakes.add("entities.colocated", f'`{name}` is no declared field of type "id"{nearest(name, ids)}')
+
+
+def local_entities(spec: PipelineSpec) -> tuple[str, ...]:
+    """Gives the fields whose entities live in the partition of their record: its key, and what is colocated with it."""
+    return (spec.pipeline.key, *spec.entities.colocated)
 
 
 def _check_rules(rules: tuple[RuleSpec, ...], mistakes: Mistakes) -> None:

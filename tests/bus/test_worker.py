@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streamapp.adapters.journal_memory import MemoryJournal
 from streamapp.bus.app import build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
@@ -162,7 +163,17 @@ async def test_a_failure_of_ours_ends_the_worker_with_its_reason_and_the_batch_u
     topics = Topics(namespace)
     app = build_app(f"{namespace}.messages", embedded, limits=BatchLimits(batch_max=100))
     async with producing(embedded, {}) as producer:
-        attach(app, topics.events, Line(serving_of(), Refusing(producer, topics), nothing_to_read, lambda outcome, release, acked_ms: None))
+        attach(
+            app,
+            topics.events,
+            Line(
+                serving_of(),
+                Refusing(producer, topics),
+                nothing_to_read,
+                MemoryJournal(serving_of().state),
+                lambda outcome, release, acked_ms: None,
+            ),
+        )
         await feed(embedded, topics, [one.value for one in messages(1000, Mix(seed=9))])
         with pytest.raises(BusError, match="does not take outputs"):
             await asyncio.wait_for(run(app, asyncio.Event()), DEADLINE_S)

@@ -52,6 +52,7 @@ def outcome(event_id: str = "e-1", tenant: str = "", user: str = "u-1") -> Outco
         degraded=(Degraded("redis", "timeout"),),
         decided_at=3000,
         stage_ms={"features": 1.5},
+        steps=[],
     )
 
 

@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.events import Plan
-from streamapp.core.features import FeatureSet, compute_features, definitions, spec_hash
+from streamapp.core.features import FeatureSet, calendar, compute_features, definitions, spec_hash
+from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.ngrams import hash_ngrams
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.text import TextColumn, text_column
 from streamapp.core.vectorise import Ngrams
+from streamapp.core.velocity import VelocityFeature
+
+Float64 = npt.NDArray[np.float64]
 
 
 class FeaturePlan:
     """Which features a pipeline has, in which order, under which hash; `measure` is the same function online and offline."""
 
-    def __init__(self, spec: PipelineSpec) -> None:
-        self.definitions = definitions(spec.features)
+    def __init__(self, spec: PipelineSpec, velocity: Sequence[VelocityFeature] = ()) -> None:
+        """`velocity` are the features of the windows, in the order in which their columns are given to `measure`."""
+        base = definitions(spec.features)
+        numbers = tuple(_number_definition(spec, name) for name in spec.features.fields)
+        times = calendar.FEATURES if spec.features.calendar else ()
+        windows = tuple(_velocity_definition(feature) for feature in velocity)
+        self._more: tuple[FeatureDef, ...] = (*numbers, *times, *windows)
+        self.definitions = (*base, *self._more)
         self.names = tuple(definition.name for definition in self.definitions)
         self.place = {name: place for place, name in enumerate(self.names)}
-        self.hash = spec_hash(spec)
+        self.hash = spec_hash(spec) if not self._more else _extended_hash(spec_hash(spec), self._more, spec.velocity)
         self._spec = spec
         self._text = spec.features.text.field if spec.features.text is not None else None
         self._ngrams = spec.ngrams
+        self._default = np.array([one.default for one in self._more])[:, None]
+        self._low = np.array([one.low for one in self._more])[:, None]
+        self._high = np.array([one.high for one in self._more])[:, None]
 
-    def measure(self, plan: Plan, profiles: Mapping[str, Mapping[str, Any]]) -> tuple[FeatureSet, Ngrams | None]:
-        """Takes a plan's rows and the profiles found for their entities; gives the features and the hashed n-grams of the text."""
+    def measure(
+        self, plan: Plan, profiles: Mapping[str, Mapping[str, Any]], windows: Float64 | None = None
+    ) -> tuple[FeatureSet, Ngrams | None]:
+        """Takes a plan's rows, the profiles found for their entities and the windows' answers [n, m] (NaN: nothing to go by).
+
+        Gives the features and the hashed n-grams of the text.
+        """
         texts: TextColumn | None = None
         if self._text is not None:
             texts = text_column(plan.column(self._text))
         keys: Sequence[str] = plan.column(self._spec.pipeline.key) if profiles else ()
         features = compute_features(self._spec, texts, profiles, len(plan), keys)
+        if self._more:
+            features = self._with_more(features, plan, windows)
         if self._ngrams is None or texts is None:
             return features, None
         wanted = self._ngrams
@@ -43,3 +65,43 @@ class FeaturePlan:
     def places(self, names: Sequence[str]) -> npt.NDArray[np.intp]:
         """Gives where `names` stand among the feature columns; raises KeyError for one that this pipeline does not compute."""
         return np.array([self.place[name] for name in names], np.intp)
+
+    def _with_more(self, base: FeatureSet, plan: Plan, windows: Float64 | None) -> FeatureSet:
+        n = len(plan)
+        given = np.full((len(self._more), n), np.nan)
+        row = 0
+        for name in self._spec.features.fields:
+            given[row] = [np.nan if value is None else value for value in plan.column(name)]
+            row += 1
+        if self._spec.features.calendar:
+            given[row : row + len(calendar.FEATURES)] = calendar.compute(plan.event_time)
+            row += len(calendar.FEATURES)
+        if windows is not None:
+            given[row:] = windows.T
+        unknown = np.isnan(given)
+        np.copyto(given, self._default, where=unknown)
+        bounded = np.clip(given, self._low, self._high)
+        values = np.concatenate([base.values.T, bounded])
+        missing = np.concatenate([base.missing, np.count_nonzero(unknown, axis=1)])
+        clipped = np.concatenate([base.clipped, np.count_nonzero(bounded != given, axis=1)])
+        return FeatureSet(self.names, values.T, missing, clipped)
+
+
+def _number_definition(spec: PipelineSpec, name: str) -> FeatureDef:
+    bounds, told = spec.features.fields[name], spec.event.fields[name].description or f"`{name}` of the event"
+    return FeatureDef(
+        name=name, version=1, description=told, created_at="2026-11-21", tags=("event",),
+        default=bounds.default, low=bounds.low, high=bounds.high,
+    )  # fmt: skip
+
+
+def _velocity_definition(feature: VelocityFeature) -> FeatureDef:
+    return FeatureDef(
+        name=feature.name, version=1, description=feature.description, created_at="2026-11-21", tags=("velocity", feature.entity),
+        default=feature.default, low=-np.inf, high=np.inf,
+    )  # fmt: skip
+
+
+def _extended_hash(base: str, more: Sequence[FeatureDef], velocity: Mapping[str, Any]) -> str:
+    rest = [[one.name, one.version, repr(one.default), repr(one.low), repr(one.high)] for one in more]
+    return hashlib.sha256(msgspec.json.encode([base, rest, velocity], order="deterministic")).hexdigest()

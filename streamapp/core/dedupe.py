@@ -1,0 +1,170 @@
+"""One business event, one decision: the ids seen over a horizon of event time in one partition, and what was decided for each.
+
+An id is remembered from the moment it is seen until the partition's high mark has moved on by `horizon`; late and skewed events too.
+Copies move neither the high mark nor any window. Ids are known by their 128-bit hash (windows_index states the chance of a collision).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core.errors import ConfigError, InvariantBroken
+from streamapp.core.events import Flag
+from streamapp.core.windows_clock import CLOCK_SKEW, Clock, Ticks, tick
+from streamapp.core.windows_index import compiled, erase, find, insert, prefetch, table_for
+
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+DECISION = np.dtype([("offset", "<i8"), ("score", "<f8"), ("release", "<i4"), ("route", "i1"), ("decided_by", "i1"), ("settled", "?")])
+"""What a copy is answered with. `release` is the position of a release's name in a table the caller keeps; 23 bytes an id."""
+
+DUPLICATE = Flag.DUPLICATE  # a module constant is what a kernel can read
+
+
+@compiled
+def _admit(
+    table: Any, mark: Any, seen_at: Any, first: int, after: int, ids: Any, event_time: Any, broker_time: Any, skew_max: int, horizon: int,
+    high: int, time: Any, highs: Any, flags: Any, place: Any,
+) -> Any:  # fmt: skip
+    """Runs clock and ids row by row; ids live at sequence number modulo size, [first, after) are remembered. Gives (first, after, high)."""
+    mask = len(mark) - 1
+    for i in range(len(event_time)):
+        if i + 8 < len(event_time):
+            prefetch(table, (ids[i + 8, 0] & 0xFFFFFFFF) & (len(table) - 1))
+        t = tick(event_time[i], broker_time[i], skew_max)
+        flag = CLOCK_SKEW if t != event_time[i] else 0
+        slot = find(table, mark, ids[i, 0], ids[i, 1])
+        if slot >= 0:
+            flag |= DUPLICATE
+            place[i] = first + ((slot - first) & mask)
+        else:
+            high = max(high, t)
+            while first < after and seen_at[first & mask] <= high - horizon:
+                erase(table, mark[first & mask, 0], first & mask)
+                first += 1
+            slot = after & mask
+            mark[slot, 0], mark[slot, 1], seen_at[slot] = ids[i, 0], ids[i, 1], high
+            insert(table, ids[i, 0], slot)
+            place[i] = after
+            after += 1
+        time[i], highs[i], flags[i] = t, high, flag
+    return first, after, high
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """n rows: their times and marks, flags clock_skew and duplicate in `ticks.flags`; place int64[n], where each id's decision is kept."""
+
+    ticks: Ticks
+    place: Int64
+
+    @property
+    def duplicate(self) -> Bool:
+        """True where an earlier copy, also one of the same batch, is remembered."""
+        copies: Bool = (self.ticks.flags & DUPLICATE) != 0
+        return copies
+
+
+@dataclass(slots=True)
+class SeenIds:
+    """The remembered ids of one partition, oldest first, in a ring of 2^k places; 24 bytes hash and mark, 23 decision, 16 to 32 table."""
+
+    horizon_ms: int
+    size: int = 64
+    _first: int = field(init=False, default=0)
+    _after: int = field(init=False, default=0)
+    _table: Int64 = field(init=False, repr=False)
+    _mark: Int64 = field(init=False, repr=False)
+    _seen_at: Int64 = field(init=False, repr=False)
+    _decision: npt.NDArray[np.void] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.horizon_ms <= 0:
+            raise ConfigError("the horizon of duplicates must be longer than nothing", "correct `horizon`")
+        self.size = 1 << max(6, (self.size - 1).bit_length())
+        self._table = table_for(self.size)
+        self._mark, self._seen_at = np.empty((self.size, 2), np.int64), np.empty(self.size, np.int64)
+        self._decision = np.zeros(self.size, DECISION)
+
+    def __len__(self) -> int:
+        """Ids remembered."""
+        return self._after - self._first
+
+    def admit(self, ids: Int64, event_time: Int64, broker_time: Int64, clock: Clock) -> Admission:
+        """Takes n rows in offset order (ids int64[n, 2] from hash_names; times in ms); moves clock and memory past them.
+
+        However rows are cut into calls, admissions are equal but for `place`, which is good until the next call only.
+        """
+        n = len(event_time)
+        if ids.shape != (n, 2):
+            raise InvariantBroken(f"{n} rows came with ids of shape {ids.shape}")
+        if len(self) + n >= self.size:
+            self._grow(len(self) + n + 1)
+        time, highs, flags, place = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.int64)
+        after = self._after
+        outcome = _admit(
+            self._table, self._mark, self._seen_at, self._first, after, ids, event_time, broker_time, clock.skew_max_ms,
+            self.horizon_ms, clock.high, time, highs, flags, place,
+        )  # fmt: skip
+        self._first, self._after, clock.high = (int(number) for number in outcome)
+        new = np.arange(after, self._after) & (self.size - 1)
+        self._decision["settled"][new] = False
+        return Admission(Ticks(time, highs, flags), place)
+
+    def settle(self, admission: Admission, offset: Int64, score: Any, release: Any, route: Any, decided_by: Any) -> None:
+        """Takes the admission of this batch and what was decided for its rows; keeps it for the ids that were new."""
+        new = ~admission.duplicate
+        at = admission.place[new] & (self.size - 1)
+        given = {"offset": offset, "score": score, "release": release, "route": route, "decided_by": decided_by}
+        for name, column in given.items():
+            self._decision[name][at] = np.broadcast_to(np.asarray(column), len(new))[new]
+        self._decision["settled"][at] = True
+
+    def decisions(self, admission: Admission) -> npt.NDArray[np.void]:
+        """Gives the first decision of every row, DECISION[n]; a copy in the batch of its original is answered once that is settled."""
+        first: npt.NDArray[np.void] = self._decision[admission.place & (self.size - 1)]
+        return first
+
+    def _grow(self, room: int) -> None:
+        old = self.size
+        ids, seen_at, decision = self._held(self._mark), self._held(self._seen_at), self._held(self._decision)
+        first, after = self._first, self._after
+        self.size = max(2 * old, room)
+        self.__post_init__()
+        self._fill(first, after, ids, seen_at, decision)
+
+    def _held(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        held: npt.NDArray[Any] = array[np.arange(self._first, self._after) & (len(array) - 1)]
+        return held
+
+    def _fill(self, first: int, after: int, ids: Any, seen_at: Any, decision: Any) -> None:
+        at = np.arange(first, after) & (self.size - 1)
+        self._mark[at], self._seen_at[at], self._decision[at] = ids, seen_at, decision
+        _index(self._table, self._mark, first, after)
+        self._first, self._after = first, after
+
+    def snapshot(self) -> dict[str, npt.NDArray[Any]]:
+        """Gives the remembered ids, oldest first: id [e, 2], seen_at [e] (high mark, ms), decision [e] of DECISION."""
+        return {"id": self._held(self._mark), "seen_at": self._held(self._seen_at), "decision": self._held(self._decision)}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Takes a snapshot; from here on admissions are those of the memory it was taken from, within this horizon."""
+        count = len(arrays["id"])
+        if arrays["id"].shape != (count, 2) or arrays["seen_at"].shape != (count,) or arrays["decision"].dtype != DECISION:
+            raise ConfigError("the remembered ids were written in another form", "rebuild the state from the events")
+        self.size = count + 1
+        self.__post_init__()
+        self._fill(0, count, arrays["id"], arrays["seen_at"], arrays["decision"])
+
+
+@compiled
+def _index(table: Any, mark: Any, first: int, after: int) -> None:
+    mask = len(mark) - 1
+    for number in range(first, after):
+        insert(table, mark[number & mask, 0], number & mask)

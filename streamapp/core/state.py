@@ -1,0 +1,126 @@
+"""What a pipeline remembers of the past, prepared once: rows of a plan move the states of their partitions and come back as features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core.dedupe import DECISION, SeenIds
+from streamapp.core.events import Flag, Plan
+from streamapp.core.spec import PipelineSpec, local_entities
+from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, entries, parse_velocity
+from streamapp.core.windows import WindowStore
+from streamapp.core.windows_clock import Clock
+from streamapp.core.windows_index import hash_names
+from streamapp.core.windows_partition import Entries, Moved, PartitionState, Rows
+
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(slots=True)
+class Step:
+    """One segment's move: its rows low:high of the plan, the state they moved, what it answered; `rows.decision` follows once decided."""
+
+    segment: int
+    low: int
+    high: int
+    state: PartitionState
+    rows: Rows
+    moved: Moved
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What the states gave for the n rows of a plan: feature columns n x m (NaN: nothing to go by), flags, and one step per segment."""
+
+    values: Float64
+    flags: Int32
+    steps: list[Step]
+
+    @property
+    def duplicate(self) -> npt.NDArray[np.bool_]:
+        """True where an earlier copy of the event is remembered."""
+        return (self.flags & Flag.DUPLICATE) != 0
+
+    def first_offsets(self) -> list[tuple[int, int]]:
+        """Gives (row, source offset of the first copy) of every copy; known once the plan is settled."""
+        found: list[tuple[int, int]] = []
+        for step in self.steps:
+            copies = np.flatnonzero(step.moved.admission.duplicate)
+            if copies.size and step.rows.decision is not None:
+                found += zip((step.low + copies).tolist(), step.rows.decision["offset"][copies].tolist(), strict=True)
+        return found
+
+
+class StatePlan:
+    """The local state of one pipeline: which stores a partition keeps, how long ids are remembered, which features come of it."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        velocity, _ = parse_velocity(spec.velocity, {name: field.type for name, field in spec.event.fields.items()})
+        local = local_entities(spec)
+        self.stores: tuple[StoreSpec, ...] = tuple(store for store in velocity.stores if store.entity in local)
+        self.features: tuple[VelocityFeature, ...] = tuple(feature for feature in velocity.features if feature.entity in local)
+        self.names = tuple(feature.name for feature in self.features)
+        self._horizon_ms, self._skew_max_ms = duration_ms(spec.state.horizon), duration_ms(spec.state.skew_max)
+
+    def new(self) -> PartitionState:
+        """Gives the state of a partition of which nothing is known."""
+        stores = {store.name: WindowStore(store.plan) for store in self.stores}
+        return PartitionState(Clock(self._skew_max_ms), SeenIds(self._horizon_ms), stores)
+
+    def advance(self, plan: Plan, states: Sequence[PartitionState]) -> Remembered:
+        """Takes a plan and the state of each of its segments' partitions; moves them past the plan's rows, in place.
+
+        Law: however rows are cut into plans, values and flags are equal. Raises InvariantBroken for rows a state is already past.
+        """
+        n = len(plan)
+        values = np.full((n, len(self.features)), np.nan, order="F")
+        flags = np.zeros(n, np.int32)
+        steps: list[Step] = []
+        ids = hash_names([f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)])
+        hashed: dict[str, npt.NDArray[np.int64]] = {}
+        columns = {store.name: entries(store, plan.column, hashed) for store in self.stores}
+        bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
+        for place, (low, high) in enumerate(pairwise(bounds)):
+            if low == high:
+                continue
+            mine = {name: Entries(*(column[low:high] for column in parts)) for name, parts in columns.items()}
+            offsets = plan.segments[place].offsets[plan.index[low:high]]
+            rows = Rows(offsets, plan.event_time[low:high], plan.received_at[low:high], ids[low:high], mine)
+            moved = states[place].advance(rows)
+            flags[low:high] = moved.flags
+            for column, feature in enumerate(self.features):
+                values[low:high, column] = moved.answers[feature.store].value[:, feature.position]
+            steps.append(Step(place, low, high, states[place], rows, moved))
+        return Remembered(values, flags, steps)
+
+    def settle(
+        self, remembered: Remembered, route: npt.NDArray[np.int8], decided_by: npt.NDArray[np.int8], score: Float64, release: int
+    ) -> None:
+        """Takes what was decided [n]; keeps it with each new id, and puts it into the steps' rows, which then are the delta of the log.
+
+        A copy, also one beside its original in this plan, takes the first decision: `route`, `decided_by` and `score` are changed in place.
+        """
+        for step in remembered.steps:
+            part = slice(step.low, step.high)
+            decision = np.empty(step.high - step.low, DECISION)
+            decision["offset"], decision["score"], decision["release"] = step.rows.offset, score[part], release
+            decision["route"], decision["decided_by"], decision["settled"] = route[part], decided_by[part], True
+            admission = step.moved.admission
+            step.state.settle(admission, decision)
+            copies = np.flatnonzero(admission.duplicate)
+            if copies.size:
+                first = step.state.seen.decisions(admission)[copies]
+                decision[copies] = first
+                at = step.low + copies
+                route[at], decided_by[at], score[at] = first["route"], first["decided_by"], first["score"]
+            step.rows = replace(step.rows, decision=decision)
+
+    def defaults(self) -> Mapping[str, float]:
+        """Gives what stands for NaN, by feature name."""
+        return {feature.name: feature.default for feature in self.features}

@@ -1,0 +1,334 @@
+"""Velocity as it is declared in a pipeline file: `[velocity.<name>]` tables to stores, windows and named features; no state in here.
+
+    [velocity.card_1h]
+    entity = "card_id"                                                    # whose events are counted
+    window = "1h"                                                         # (t - delay - window, t - delay]
+    aggregates = ["count", "sum:amount", "distinct:merchant_id"]          # features card_1h_count, card_1h_sum_amount, ...
+
+Tables over one entity (and one feed) share a store: each event is kept once, however many windows look at it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from streamapp.core.errors import ConfigError
+from streamapp.core.windows import ACTIVITY_DECIMALS, CAP_MAX, KINDS, Aggregate, Int64, StorePlan, Window, activity_units, units
+from streamapp.core.windows_index import DEFAULT_KEY, hash_names
+
+UNITS_MS: Mapping[str, int] = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"([1-9][0-9]{0,8}|0)\s*(ms|s|m|h|d)")
+KEYS = (
+    "entity", "window", "aggregates", "delay", "include_current", "grace", "cap", "cold_below", "decimals", "prior", "default", "weights",
+    "other", "fed_by", "description",
+)  # fmt: skip
+BARE = ("count", "since")
+NUMBERS, NAMES = ("number", "integer"), ("id", "string", "text")
+GRACE, CAP, COLD_BELOW, DECIMALS = "5m", 4096, 10, 2
+
+
+@dataclass(frozen=True, slots=True)
+class ValueColumn:
+    """One value kept with every entry: a number field in 10^-decimals units, or the weight of a type field (`weights` given)."""
+
+    field: str
+    decimals: int
+    weights: tuple[tuple[str, float], ...] | None = None
+    other: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class VelocityFeature:
+    """One named feature: where its number is (`store`, `position` in Answers.value), and what stands for NaN."""
+
+    name: str
+    velocity: str
+    store: str
+    position: int
+    aggregate: str  #        as declared: "sum:amount"
+    entity: str
+    window_ms: int
+    delay_ms: int
+    default: float
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSpec:
+    """One store of a partition: the fields that fill its columns, and its plan."""
+
+    name: str
+    entity: str
+    fed_by: Literal["events", "labels"]
+    values: tuple[ValueColumn, ...]
+    keys: tuple[str, ...]
+    plan: StorePlan
+
+
+@dataclass(frozen=True, slots=True)
+class VelocityPlan:
+    """Everything the `[velocity]` tables of a pipeline ask for."""
+
+    stores: tuple[StoreSpec, ...]
+    features: tuple[VelocityFeature, ...]
+
+
+def duration_ms(text: Any) -> int:
+    """Takes "90s", "10m", "24h", "7d", "500ms"; gives milliseconds. Raises ConfigError on anything else."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ConfigError(f"{text!r} is no duration", 'write a whole number and a unit, such as "10m" (ms, s, m, h, d)')
+    return int(match[1]) * UNITS_MS[match[2]]
+
+
+@dataclass(slots=True)
+class _Mistakes:
+    """Collects what is wrong with one table, so that all of it is told at once."""
+
+    path: str
+    table: Mapping[str, Any]
+    found: list[str]
+
+    def unknown(self, known: Sequence[str]) -> None:
+        for key in self.table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                self.say(key, "unknown key" + (f", did you mean `{near[0]}`?" if near else f"; there are {', '.join(known)}"))
+
+    def say(self, key: str, problem: str) -> None:
+        self.found.append(f"{self.path}.{key}: {problem}" if key else f"{self.path}: {problem}")
+
+    def duration(self, key: str, default: str, least: int) -> int:
+        try:
+            value = duration_ms(self.table.get(key, default))
+        except ConfigError as error:
+            self.say(key, str(error))
+            return max(least, duration_ms(default))
+        if value < least:
+            self.say(key, f"must be at least {least} ms")
+        return max(value, least)
+
+    def whole(self, key: str, default: int, low: int, high: int) -> int:
+        value = self.table.get(key, default)
+        if type(value) is not int or not low <= value <= high:
+            self.say(key, f"must be a whole number from {low} to {high}")
+            return default
+        return value
+
+    def switch(self, key: str, *, default: bool) -> bool:
+        value = self.table.get(key, default)
+        if type(value) is not bool:
+            self.say(key, "must be true or false")
+            return default
+        return value
+
+    def numbers(self, key: str) -> dict[str, float]:
+        value = self.table.get(key, {})
+        if not isinstance(value, Mapping) or not all(type(number) in (int, float) and math.isfinite(number) for number in value.values()):
+            self.say(key, "must be a table of names and finite numbers")
+            return {}
+        return {name: float(number) for name, number in value.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One aggregate of one table, its columns still by name."""
+
+    kind: str
+    value: ValueColumn | None
+    key: str | None
+    label: str
+
+
+def _ask(label: Any, mistakes: _Mistakes, fields: Mapping[str, str], fed_by: str) -> _Ask | None:
+    """Takes "count" or "sum:amount"; gives what it means, or None after saying what is wrong."""
+    kind, colon, name = label.partition(":") if isinstance(label, str) else ("", "", "")
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, 1)
+        hint = f", did you mean `{near[0]}`?" if near else f"; there are {', '.join(KINDS)}"
+        mistakes.say("aggregates", f"unknown aggregate {label!r}{hint}")
+        return None
+    if bool(colon and name) == (kind in BARE):
+        mistakes.say("aggregates", f"{label!r} " + ("takes no field" if kind in BARE else f'needs a field: "{kind}:<field>"'))
+        return None
+    if kind in BARE:
+        return _Ask(kind, None, None, label)
+    wanted = NUMBERS if kind in ("sum", "mean", "max") else NAMES
+    if fed_by == "events" and fields.get(name) not in wanted:
+        known = [field for field, type_name in fields.items() if type_name in wanted]
+        there = ", ".join(known) or "none"
+        mistakes.say("aggregates", f"{label!r} needs a declared field of type {' or '.join(wanted)}; there are: {there}")
+        return None
+    if kind == "distinct":
+        return _Ask(kind, None, name, label)
+    if kind == "activity":
+        weights, other = mistakes.numbers("weights"), mistakes.table.get("other", 0.0)
+        if not weights or min(weights.values()) < 0 or type(other) not in (int, float) or not 0 <= other < math.inf:
+            mistakes.say("weights", "an activity needs weights by type and `other`, none of them negative")
+            return None
+        return _Ask(kind, ValueColumn(name, ACTIVITY_DECIMALS, tuple(sorted(weights.items())), float(other)), None, label)
+    decimals = mistakes.table.get("decimals", {})
+    if not isinstance(decimals, Mapping) or type(decimals.get(name, DECIMALS)) is not int or not 0 <= decimals.get(name, DECIMALS) <= 9:
+        mistakes.say("decimals", "must be a table of fields and whole numbers from 0 to 9")
+        return None
+    return _Ask(kind, ValueColumn(name, decimals.get(name, DECIMALS)), None, label)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A store while its tables are read; every column and window once."""
+
+    first: str
+    entity: str
+    fed_by: Literal["events", "labels"]
+    grace_ms: int
+    cap: int
+    cold_below: int
+    windows: list[Window]
+    values: list[ValueColumn]
+    keys: list[str]
+    aggregates: list[Aggregate]
+
+
+def _position(things: list[Any], thing: Any) -> int:
+    """Gives where the thing is, after putting it at the end if it was not there."""
+    if thing not in things:
+        things.append(thing)
+    return things.index(thing)
+
+
+def parse_velocity(tables: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[VelocityPlan, list[str]]:
+    """Takes the `[velocity]` tables by name and the declared fields' types by name; gives the plan and every mistake, none raised.
+
+    The plan is only good when there are no mistakes. Number fields that are summed should be required: a missing one counts as 0.
+    """
+    found: list[str] = []
+    drafts: dict[str, _Draft] = {}
+    features: list[VelocityFeature] = []
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            found.append(f"velocity.{name}: must be a table")
+            continue
+        _read(name, _Mistakes(f"velocity.{name}", table, found), fields, drafts, features)
+    stores = tuple(
+        StoreSpec(
+            store, draft.entity, draft.fed_by, tuple(draft.values), tuple(draft.keys),
+            StorePlan(
+                tuple(draft.windows), tuple(draft.aggregates), tuple(column.decimals for column in draft.values), len(draft.keys),
+                draft.grace_ms, draft.cap, draft.cold_below,
+            ),
+        )
+        for store, draft in drafts.items()
+    )  # fmt: skip
+    taken: set[str] = set()
+    for feature in features:
+        if feature.name in taken:
+            found.append(f"velocity.{feature.velocity}: the feature `{feature.name}` is there already")
+        taken.add(feature.name)
+    return VelocityPlan(stores, tuple(features)), found
+
+
+def _read(name: str, mistakes: _Mistakes, fields: Mapping[str, str], drafts: dict[str, _Draft], features: list[VelocityFeature]) -> None:
+    """Reads one table into its store's draft and the list of features."""
+    table = mistakes.table
+    mistakes.unknown(KEYS)
+    entity, fed_by = table.get("entity"), table.get("fed_by", "events")
+    if fields.get(entity if isinstance(entity, str) else "") not in NAMES:
+        mistakes.say("entity", f"{entity!r} is no declared field of type {' or '.join(NAMES)}")
+    if fed_by not in ("events", "labels"):
+        mistakes.say("fed_by", 'must be "events" or "labels"')
+    window = Window(
+        mistakes.duration("window", "0s", 1), mistakes.duration("delay", "0s", 0), mistakes.switch("include_current", default=True)
+    )
+    shared = {
+        "grace": mistakes.duration("grace", GRACE, 0),
+        "cap": mistakes.whole("cap", CAP, 1, CAP_MAX),
+        "cold_below": mistakes.whole("cold_below", COLD_BELOW, 0, 1 << 20),
+    }
+    labels = table.get("aggregates")
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or not labels:
+        mistakes.say("aggregates", 'must be a list such as ["count", "sum:amount"]')
+        labels = []
+    asks = [ask for label in labels if (ask := _ask(label, mistakes, fields, str(fed_by))) is not None]
+    priors, defaults = mistakes.numbers("prior"), mistakes.numbers("default")
+    for label in (*priors, *defaults):
+        if label not in labels:
+            mistakes.say("prior" if label in priors else "default", f"{label!r} is not among the aggregates")
+    if not isinstance(entity, str) or not asks or fed_by not in ("events", "labels"):
+        return
+    store = entity if fed_by == "events" else f"{entity}.labels"
+    draft = drafts.get(store)
+    if draft is None:
+        draft = _Draft(name, entity, fed_by, shared["grace"], shared["cap"], shared["cold_below"], [], [], [], [])
+        drafts[store] = draft
+    for key, mine, theirs in (
+        ("grace", shared["grace"], draft.grace_ms),
+        ("cap", shared["cap"], draft.cap),
+        ("cold_below", shared["cold_below"], draft.cold_below),
+    ):
+        if mine != theirs:
+            mistakes.say(key, f"differs from velocity.{draft.first}, which shares the events of `{entity}`; write the same value in both")
+    at = _position(draft.windows, window)
+    for ask in asks:
+        column = 0
+        if ask.value is not None:
+            column = _position(draft.values, ask.value)
+        elif ask.key is not None:
+            column = _position(draft.keys, ask.key)
+        position = _position(draft.aggregates, Aggregate(ask.kind, at, column, priors.get(ask.label)))
+        absent = float(window.length_ms) if ask.kind == "since" else 0.0
+        default = defaults.get(ask.label, absent)
+        described = str(table.get("description", "")) or f"{ask.label} of {entity} over {table.get('window')}"
+        features.append(
+            VelocityFeature(
+                f"{name}_{ask.label.replace(':', '_')}",
+                name,
+                store,
+                position,
+                ask.label,
+                entity,
+                window.length_ms,
+                window.delay_ms,
+                default,
+                described,
+            )
+        )
+
+
+def entries(
+    store: StoreSpec, read: Callable[[str], Sequence[Any]], hashed: dict[str, Int64], key: tuple[int, int] = DEFAULT_KEY
+) -> tuple[Int64, Int64, Int64]:
+    """Takes a store, a reader of field columns (n values, None where absent), and the columns hashed so far (by field; filled here).
+
+    Gives name int64[n, 2], value int64[n, v], key int64[n, q] for WindowStore.advance. An absent
+    entity takes no part; an absent number is 0, an absent text one value of its own.
+    """
+
+    def hash_of(field: str) -> Int64:
+        column = hashed.get(field)
+        if column is None:
+            column = hashed[field] = hash_names(_texts(read(field)), key)
+        return column
+
+    name = hash_of(store.entity)
+    value, keys = np.empty((len(name), len(store.values)), np.int64), np.empty((len(name), len(store.keys)), np.int64)
+    for c, column in enumerate(store.values):
+        given = read(column.field)
+        if column.weights is not None:
+            value[:, c] = activity_units(_texts(given), dict(column.weights), column.other)
+        else:
+            value[:, c] = units(np.array([np.nan if x is None else x for x in given], np.float64), column.decimals)
+    for c, field in enumerate(store.keys):
+        keys[:, c] = hash_of(field)[:, 0]
+    return name, value, keys
+
+
+def _texts(column: Sequence[Any]) -> list[str]:
+    return [text if text is not None else "" for text in column]

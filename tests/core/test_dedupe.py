@@ -1,0 +1,89 @@
+"""Remembered ids against a plain dict with the same words: horizon, marks, copies within a batch, growth, snapshots."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamapp.core.dedupe import SeenIds
+from streamapp.core.errors import ConfigError, InvariantBroken
+from streamapp.core.events import Flag
+from streamapp.core.windows_clock import Clock
+from streamapp.core.windows_index import hash_names
+
+
+class TwinIds:
+    """id -> (mark when seen, number of the row that was first)."""
+
+    def __init__(self, horizon: int, skew_max: int) -> None:
+        self.horizon, self.skew_max, self.high, self.seen = horizon, skew_max, -(1 << 62), dict[int, tuple[int, int]]()
+
+    def row(self, number: int, name: int, time: int, broker: int) -> tuple[int, int, int, int]:
+        skewed = time > broker + self.skew_max
+        time = broker if skewed else time
+        flag = Flag.CLOCK_SKEW if skewed else 0
+        if name in self.seen:
+            return time, self.high, flag | Flag.DUPLICATE, self.seen[name][1]
+        self.high = max(self.high, time)
+        self.seen = {name: kept for name, kept in self.seen.items() if kept[0] > self.high - self.horizon}
+        self.seen[name] = (self.high, number)
+        return time, self.high, flag, number
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(-20, 40)), max_size=120),
+    st.integers(1, 120),
+    st.lists(st.integers(0, 120), max_size=6),
+    st.booleans(),
+)
+def test_admission_equals_the_twin_however_it_is_cut(steps: list[Any], horizon: int, cuts: list[int], stop: bool) -> None:
+    n = len(steps)
+    broker = 10 * np.arange(n, dtype=np.int64)
+    time = broker + np.array([step[1] for step in steps], np.int64).reshape(n)
+    names = hash_names([f"id{step[0]}" for step in steps])
+    twin, clock, seen = TwinIds(horizon, 30), Clock(30), SeenIds(horizon)
+    edges = sorted({0, n, *(min(cut, n) for cut in cuts)})
+    for begin, end in itertools.pairwise(edges):
+        part = slice(begin, end)
+        admission = seen.admit(names[part], time[part], broker[part], clock)
+        number = np.arange(begin, end)
+        seen.settle(admission, number, number / 3, 4, number % 3, 5)
+        decisions = seen.decisions(admission)
+        for i in range(begin, end):
+            wanted = twin.row(i, steps[i][0], int(time[i]), int(broker[i]))
+            row = i - begin
+            ticks = admission.ticks
+            assert (ticks.time[row], ticks.high[row], ticks.flags[row], decisions["offset"][row]) == wanted
+            first = wanted[3]
+            assert decisions[row].tolist() == (first, first / 3, 4, first % 3, 5, True)
+        if stop:
+            saved, seen = seen.snapshot(), SeenIds(horizon)
+            seen.restore(saved)
+    assert len(seen) == len(twin.seen)
+
+
+def test_ring_grows_and_goes_round_for_ever() -> None:
+    seen, clock = SeenIds(1000), Clock(0)
+    rng, sizes = np.random.default_rng(1), []
+    for batch in range(80):
+        time = np.arange(batch * 300, (batch + 1) * 300, dtype=np.int64)
+        admission = seen.admit(rng.integers(-(1 << 62), 1 << 62, (300, 2)), time, time, clock)
+        seen.settle(admission, time, 0.0, 0, 0, 0)
+        sizes.append(seen.size)
+    assert len(seen) == 1000 and sizes[-1] == sizes[5] == 2048
+
+
+def test_horizon_form_and_shape_are_checked() -> None:
+    with pytest.raises(ConfigError):
+        SeenIds(0)
+    seen = SeenIds(10)
+    with pytest.raises(InvariantBroken):
+        seen.admit(np.zeros((3, 2), np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64), Clock(0))
+    with pytest.raises(ConfigError, match="another form"):
+        seen.restore({**seen.snapshot(), "decision": np.zeros(0, np.int64)})
