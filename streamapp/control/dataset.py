@@ -119,7 +119,7 @@ def columns(events: Sequence[dict[str, Any]], serving: pipeline.Serving) -> Colu
 
 def plan_of(events: Sequence[dict[str, Any]], serving: pipeline.Serving) -> Plan:
     """Plans events as if they had come in one poll."""
-    return pipeline.plan([segment_of(events, "training")], serving)
+    return pipeline.plan([segment_of(events, "training", serving.spec.pipeline.key)], serving)
 
 
 def join_ngrams(parts: Sequence[Ngrams]) -> Ngrams:

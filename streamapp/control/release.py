@@ -104,7 +104,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
 
 def inputs_of(serving: pipeline.Serving, card: Card, events: Sequence[Mapping[str, Any]]) -> Inputs:
     """Gives the model inputs of example events, the way the line makes them. Raises ModelRejected for an example that is no event."""
-    plan = pipeline.plan([segment_of(events)], serving)
+    plan = pipeline.plan([segment_of(events, key=serving.spec.pipeline.key)], serving)
     if plan.rejects:
         raise ModelRejected(f"a smoke example is no event of this pipeline: {plan.rejects[0].path}: {plan.rejects[0].message}")
     features, ngrams = serving.features.measure(plan, {})
@@ -117,7 +117,7 @@ def check_examples(serving: pipeline.Serving) -> None:
         for name, example, expected in (("hit", rule.hit, True), ("miss", rule.miss, False)):
             if example is None:
                 continue
-            plan = pipeline.plan([segment_of([{**_least_event(serving.spec), **example}])], serving)
+            plan = pipeline.plan([segment_of([{**_least_event(serving.spec), **example}], key=serving.spec.pipeline.key)], serving)
             if plan.rejects:
                 wrong = plan.rejects[0]
                 raise ConfigError(f"rules[{place}] {rule.code}: the {name} example is no event: {wrong.path}: {wrong.message}")
@@ -127,11 +127,12 @@ def check_examples(serving: pipeline.Serving) -> None:
                 raise ConfigError(f"rules[{place}] {rule.code}: its {name} example {does}", f"change the example or `when = {rule.when!r}`")
 
 
-def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples") -> Segment:
-    """Gives events as the records of one partition, all of time 0."""
+def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key: str | None = None) -> Segment:
+    """Gives events as the records of one partition, all of time 0, keyed by their field `key`."""
     n = len(events)
     values = [msgspec.json.encode(event) for event in events]
-    return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), [None] * n, values, [()] * n)
+    keys = [None if key is None or event.get(key) is None else str(event[key]).encode() for event in events]
+    return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), keys, values, [()] * n)
 
 
 def _tier(spec: PipelineSpec, name: str, model: Model) -> Tier:

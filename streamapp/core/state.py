@@ -45,7 +45,8 @@ class Remembered:
     @property
     def duplicate(self) -> npt.NDArray[np.bool_]:
         """True where an earlier copy of the event is remembered."""
-        return (self.flags & Flag.DUPLICATE) != 0
+        found: npt.NDArray[np.bool_] = (self.flags & Flag.DUPLICATE) != 0
+        return found
 
     def first_offsets(self) -> list[tuple[int, int]]:
         """Gives (row, source offset of the first copy) of every copy; known once the plan is settled."""
@@ -89,7 +90,7 @@ class StatePlan:
         for place, (low, high) in enumerate(pairwise(bounds)):
             if low == high:
                 continue
-            mine = {name: Entries(*(column[low:high] for column in parts)) for name, parts in columns.items()}
+            mine = {store: Entries(name[low:high], value[low:high], key[low:high]) for store, (name, value, key) in columns.items()}
             offsets = plan.segments[place].offsets[plan.index[low:high]]
             rows = Rows(offsets, plan.event_time[low:high], plan.received_at[low:high], ids[low:high], mine)
             moved = states[place].advance(rows)
