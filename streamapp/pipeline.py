@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from streamapp.core import cascade
 from streamapp.core.decode import Decoder
-from streamapp.core.encode import VerdictEncoder
+from streamapp.core.encode import VerdictEncoder, Versions
 from streamapp.core.events import Plan, Segment
 from streamapp.core.explain import ModelReasons, Reason, reason_of_last_resort
 from streamapp.core.features import FeatureSet
@@ -43,8 +43,15 @@ class Serving:
     explainers: tuple[ModelReasons | None, ...]  # by tier; None where the model cannot say why
     deciders: tuple[str, ...]  #                   names behind Outcome.decided_by
     encoder: VerdictEncoder
+    versions: Versions
     default_route: int
     numeric: npt.NDArray[np.intp]  #               feature columns that enter the models, in the cards' order
+    explains: bool = True  #                       whether reasons are told; False where no output carries them
+
+    @property
+    def models(self) -> tuple[cascade.Scorer, ...]:
+        """The models of the tiers that have one, cheapest first."""
+        return tuple(tier.model for tier in self.tiers if tier.model is not None)
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,7 +92,7 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
     lap("rules")
     inputs = vectorise(features, ngrams, serving)
-    scores = cascade.score(inputs, serving.tiers, (ruled < 0) & ~remembered.duplicate)
+    scores = cascade.score(inputs, serving.tiers, (ruled < 0) & ~remembered.duplicate, hits.columns)
     lap("score")
     route, decided_by = combine(hits, ruled, scores, serving)
     serving.state.settle(remembered, route, decided_by, scores.score, serving.code)
@@ -99,9 +106,10 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
 
 def vectorise(features: FeatureSet, ngrams: Ngrams | None, serving: Serving) -> Inputs:
     """Takes raw features; gives model inputs. All tiers of one release share one feature vector."""
-    if not serving.tiers:
+    models = serving.models
+    if not models:
         return Inputs(np.empty((len(features.values), 0), np.float32), None)
-    return Inputs(scale(features.values[:, serving.numeric], serving.tiers[0].model.card.scaler), ngrams)
+    return Inputs(scale(features.values[:, serving.numeric], models[0].card.scaler), ngrams)
 
 
 def combine(
@@ -135,11 +143,13 @@ def explain(
     Law: none of them is left without one. A model that cannot say why is named in `scores.degraded`.
     """
     reasons: list[Sequence[Reason]] = [()] * len(route)
+    if not serving.explains:
+        return reasons
     asked = np.flatnonzero((route != APPROVE) & ~remembered.duplicate)
     found: dict[int, list[Reason]] = {row: serving.rules.reasons(hits, row) for row in asked.tolist()}
     for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
         rows = asked[scores.tier[asked] == place]
-        if explainer is None or not rows.size:
+        if explainer is None or tier.model is None or not rows.size:
             continue
         try:
             because = explainer.of(tier.model, take(inputs, rows), features.values[np.ix_(rows, serving.numeric)])

@@ -60,7 +60,7 @@ class Line:
         read = await self._prefetch(plan)
         outcome = pipeline.decide(plan, read, self._journal.states(batch.segments), serving, time.time_ns() // 1_000_000, time.perf_counter)
         verdicts = serving.encoder.verdicts(outcome)
-        decisions = serving.encoder.decisions(outcome, verdicts)
+        decisions = serving.encoder.decisions(outcome, verdicts) if serving.spec.verdict.decisions else None
         delivered = await self._delivery.emit(outcome, verdicts, decisions)  # 3
         self._in_flight.put_nowait(InFlight(batch, outcome, serving.release, delivered))
 

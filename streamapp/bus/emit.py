@@ -36,14 +36,15 @@ class Delivery:
         self._topics = topics
         self._by_route = tuple(getattr(topics, name) for name in ROUTE_NAMES)
 
-    async def emit(self, outcome: Outcome, verdicts: Sequence[bytes], decisions: Sequence[bytes]) -> Awaitable[None]:
+    async def emit(self, outcome: Outcome, verdicts: Sequence[bytes], decisions: Sequence[bytes] | None) -> Awaitable[None]:
         """Queues all outputs; gives an awaitable that ends when the broker has acknowledged every one. Raises BusError.
 
-        Law: each event of the plan is sent to one verdict topic and to decisions, or to dead letters; partition and key stay.
+        Law: each event of the plan is sent to one verdict topic and (unless they are None) to decisions, or to dead letters;
+        partition and key stay.
         A row whose record is too large for the broker becomes a reject here and its route UNDECIDED.
         """
         plan, now_ms = outcome.plan, outcome.decided_at
-        self._reject_oversized(outcome, decisions)
+        self._reject_oversized(outcome, verdicts if decisions is None else decisions)
         acks: list[asyncio.Future[object]] = []
         bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
         try:
@@ -53,12 +54,12 @@ class Delivery:
                 keys = [segment.keys[at] for at in index.tolist()]
                 headers = _headers(segment, index.tolist())
                 routes = outcome.route[low:high]
-                recorded = list(zip(keys, decisions[low:high], headers, strict=True))
                 decided = list(zip(keys, verdicts[low:high], headers, strict=True))
                 for route, topic in enumerate(self._by_route):
                     acks += await self._send(topic, segment.partition, _only(decided, routes == route), BATCH_BYTES_MAX, now_ms)
-                known = _only(recorded, routes != UNDECIDED)
-                acks += await self._send(self._topics.decisions, segment.partition, known, BATCH_BYTES_MAX, now_ms)
+                if decisions is not None:
+                    known = _only(list(zip(keys, decisions[low:high], headers, strict=True)), routes != UNDECIDED)
+                    acks += await self._send(self._topics.decisions, segment.partition, known, BATCH_BYTES_MAX, now_ms)
             for place, letters in _letters(plan.rejects, plan.segments, now_ms).items():
                 partition = plan.segments[place].partition
                 acks += await self._send(self._topics.dead_letters, partition, letters, LETTERS_BYTES_MAX, now_ms)
@@ -85,12 +86,12 @@ class Delivery:
     ) -> list[asyncio.Future[object]]:
         return [await self._producer.send_batch(batch, topic, partition=partition) for batch in fill(messages, size_max, now_ms)]
 
-    def _reject_oversized(self, outcome: Outcome, decisions: Sequence[bytes]) -> None:
+    def _reject_oversized(self, outcome: Outcome, largest: Sequence[bytes]) -> None:
         limit = BATCH_BYTES_MAX - MESSAGE_OVERHEAD_BYTES
-        if max(map(len, decisions), default=0) <= limit:
+        if max(map(len, largest), default=0) <= limit:
             return
         plan = outcome.plan
-        for row, record in enumerate(decisions):
+        for row, record in enumerate(largest):
             if len(record) > limit:
                 outcome.route[row] = UNDECIDED
                 message = f"the decision record has {len(record)} bytes; the broker takes {limit}"

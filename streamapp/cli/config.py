@@ -58,7 +58,7 @@ def check(settings: Settings, as_json: bool) -> None:
     spec = serving.spec
     for sentence in settings.warnings():
         warn(sentence)
-    models = [f"{tier.model.card.name}/{tier.model.card.version}" for tier in serving.tiers]
+    models = list(serving.versions.models.values())
     found = {
         "pipeline": spec.pipeline.name,
         "release": serving.release,

@@ -92,10 +92,10 @@ def _pipeline(settings: Settings) -> Iterator[Row]:
     yield Row("pipeline", "ok", f"{spec.pipeline.name}: {len(spec.event.fields)} fields, {len(spec.rules)} rules")
     serving = load(settings, spec)
     if serving.tiers:
-        models = ", ".join(f"{tier.model.card.name}/{tier.model.card.version}" for tier in serving.tiers)
+        models = ", ".join(serving.versions.models.values())
         yield Row("model", "ok", f"{models}: hash, names, shapes and smoke test are right")
     if len(serving.tiers) < len(spec.tiers):
-        absent = ", ".join(tier.model for tier in spec.tiers if tier.name not in {loaded.name for loaded in serving.tiers})
+        absent = ", ".join(tier.model or tier.name for tier in spec.tiers if tier.name not in {loaded.name for loaded in serving.tiers})
         yield Row("model", "warn", f"no {absent}: rules decide alone", f"streamapp train {spec.pipeline.name} --data FILE, or set --models")
 
 

@@ -60,7 +60,7 @@ class Watch:
         """Names the Serving that decides from now on; what was counted under the one before is closed."""
         if self._release:
             self._close(self._windows.flush())
-        references = serving.tiers[0].model.card.reference if serving.tiers else {}
+        references = serving.models[0].card.reference if serving.models else {}
         self.layout = Layout.of(serving.features.names, serving.deciders, references)
         drift = self._spec.drift
         self._windows = WindowedObservations(self.layout, drift.window_s * 1000, part_n(drift.window_n, self._partitions))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import keyword
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +21,7 @@ from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.events import Segment
 from streamapp.core.explain import ModelReasons
 from streamapp.core.features.plan import FeaturePlan
+from streamapp.core.formula import compile_formula
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
 from streamapp.core.spec import PipelineSpec
@@ -46,7 +49,7 @@ def load_serving(
     check_examples(bare)
     loaded: dict[str, Model] = {}
     for tier in spec.tiers:
-        if tier.version is None and not (models / tier.model).is_dir():
+        if tier.model is None or (tier.version is None and not (models / tier.model).is_dir()):
             continue
         directory = models / tier.model / (tier.version or latest_version(models, tier.model))
         loaded[tier.name] = load_model(
@@ -59,30 +62,40 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     """Takes the models by tier name (a tier without one is left out); gives the frozen bundle. Raises ConfigError, ModelRejected."""
     state = StatePlan(spec)
     features = FeaturePlan(spec, state.features)
-    rules = compile_rules(spec.rules, {**spec.field_types(), **dict.fromkeys(features.names, "number")})
-    tiers = tuple(_tier(spec, name.name, models[name.name]) for name in spec.tiers if name.name in models)
+    types = {**spec.field_types(), **dict.fromkeys(features.names, "number")}
+    rules = compile_rules(spec.rules, types)
+    tiers = tuple(
+        _formula_tier(spec, place, types) if one.expression is not None else _tier(spec, one.name, models[one.name])
+        for place, one in enumerate(spec.tiers)
+        if one.expression is not None or one.name in models
+    )
     _check_tiers(tiers, features)
-    cards = [tier.model.card for tier in tiers]
+    learned = [(tier.name, tier.model) for tier in tiers if tier.model is not None]
+    cards = [model.card for _, model in learned]
+    formulas = [(tier.name, tier.formula.text) for tier in tiers if tier.formula is not None]
     scaler = cards[0].scaler if cards else None
     deciders = (pipeline.RULE, *(tier.name for tier in tiers), pipeline.DEFAULT)
     cuts = {tier.name: [tier.approve_below, tier.block_from] for tier in tiers}
     versions = Versions(
-        release=_digest([spec, features.hash, rules.version, [(card.name, card.version, card.onnx_sha256) for card in cards], cuts]),
+        release=_digest(
+            [spec, features.hash, rules.version, [(card.name, card.version, card.onnx_sha256) for card in cards], cuts, *formulas]
+        ),
         features=features.hash[:12],
         rules=rules.version[:12],
-        models={tier.name: f"{tier.model.card.name}/{tier.model.card.version}" for tier in tiers},
-        calibration={tier.name: tier.model.card.calibration_sha256[:12] for tier in tiers},
+        models={name: f"{model.card.name}/{model.card.version}" for name, model in learned}
+        | {name: f"expression/{_digest(text)}" for name, text in formulas},
+        calibration={name: model.card.calibration_sha256[:12] for name, model in learned},
         thresholds=_digest(cuts),
     )
     encoder = VerdictEncoder(
         pipeline=spec.pipeline.name,
         entity_field=spec.pipeline.key,
         text_field=spec.features.text.field if spec.features.text else None,
-        fields=_verdict_fields(spec),
+        fields=_verdict_fields(spec, features),
         versions=versions,
         deciders=deciders,
         labels=cards[-1].labels if cards else (),
-        feature_names=features.names,
+        features=features.definitions,
         entity_key=entity_key,
     )
     return pipeline.Serving(
@@ -98,16 +111,22 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         deciders=deciders,
         default_route=ROUTE_NAMES.index(spec.thresholds.default_route),
         encoder=encoder,
+        versions=versions,
         numeric=features.places(scaler.names if scaler else ()),
+        explains="reasons" in _verdict_fields(spec, features).values(),
     )
 
 
 def inputs_of(serving: pipeline.Serving, card: Card, events: Sequence[Mapping[str, Any]]) -> Inputs:
-    """Gives the model inputs of example events, the way the line makes them. Raises ModelRejected for an example that is no event."""
+    """Gives the model inputs of example events, the way the line makes them from an empty state.
+
+    Raises ModelRejected for an example that is no event.
+    """
     plan = pipeline.plan([segment_of(events, key=serving.spec.pipeline.key)], serving)
     if plan.rejects:
         raise ModelRejected(f"a smoke example is no event of this pipeline: {plan.rejects[0].path}: {plan.rejects[0].message}")
-    features, ngrams = serving.features.measure(plan, {})
+    remembered = serving.state.advance(plan, [serving.state.new()])
+    features, ngrams = serving.features.measure(plan, {}, remembered.values)
     return Inputs(scale(features.values[:, serving.features.places(card.scaler.names)], card.scaler), ngrams)
 
 
@@ -146,21 +165,32 @@ def _tier(spec: PipelineSpec, name: str, model: Model) -> Tier:
     return Tier(name, model, approve, block)
 
 
+def _formula_tier(spec: PipelineSpec, place: int, types: Mapping[str, str]) -> Tier:
+    tier, cuts = spec.tiers[place], spec.thresholds
+    formula = compile_formula(tier.expression or "", types, f"tiers[{place}].expression")
+    approve, block = (None if cut == "card" else cut for cut in (cuts.approve, cuts.block))
+    return Tier(tier.name, None, approve, block, formula)
+
+
 def _check_tiers(tiers: Sequence[Tier], features: FeaturePlan) -> None:
+    first: Card | None = None
     for tier in tiers:
+        if tier.model is None:
+            continue
         card = tier.model.card
+        first = first or card
         unknown = [name for name in card.scaler.names if name not in features.place]
         if unknown:
             raise ModelRejected(f"tier {tier.name} needs features this pipeline does not compute: {', '.join(unknown)}")
         if card.task != "binary":
             raise ModelRejected(f"tier {tier.name}: task {card.task} cannot be routed by one probability", "serve a binary model")
-        if card.scaler != tiers[0].model.card.scaler:
-            raise ModelRejected(
-                f"tier {tier.name} scales its inputs differently from tier {tiers[0].name}", "train both on one feature vector"
-            )
+        if card.scaler != first.scaler:
+            raise ModelRejected(f"tier {tier.name} scales its inputs differently from the first model", "train both on one feature vector")
 
 
 def _explainer(tier: Tier, features: FeaturePlan) -> ModelReasons | None:
+    if tier.model is None:
+        return None
     card = tier.model.card
     if not card.linear:
         return None
@@ -168,16 +198,18 @@ def _explainer(tier: Tier, features: FeaturePlan) -> ModelReasons | None:
     return ModelReasons(card.labels[0], card.scaler.names, words, card.scaler.mean)
 
 
-def _verdict_fields(spec: PipelineSpec) -> tuple[str, ...]:
-    wanted = spec.verdict.fields
-    if wanted == "all":
-        return tuple(COLUMNS)
-    unknown = [name for name in wanted if name not in COLUMNS]
+def _verdict_fields(spec: PipelineSpec, features: FeaturePlan) -> dict[str, str]:
+    wanted = spec.verdict.named(tuple(COLUMNS))
+    unknown = [name for name in wanted.values() if name not in COLUMNS and name not in features.place]
     if unknown:
-        raise ConfigError(f"[verdict] fields: {', '.join(unknown)} is no field of a verdict", f"known are {', '.join(COLUMNS)}")
-    if "event_id" not in wanted and "decision_id" not in wanted:
+        known = ", ".join((*COLUMNS, *features.names))
+        raise ConfigError(f"[verdict] fields: {', '.join(unknown)} is no field of a verdict and no feature", f"known are {known}")
+    nameless = [name for name in wanted if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or keyword.iskeyword(name)]
+    if nameless:
+        raise ConfigError(f"[verdict] fields: {', '.join(nameless)} is no name", "take letters, digits and _, and no Python keyword")
+    if not {"event_id", "decision_id"} & set(wanted.values()):
         raise ConfigError("[verdict] fields names no id", "a verdict needs event_id or decision_id to be joined")
-    return tuple(wanted)
+    return wanted
 
 
 def _least_event(spec: PipelineSpec) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from streamapp import pipeline
 from streamapp.core.deadletter import describe
+from streamapp.core.errors import InvariantBroken
 from streamapp.core.events import FLAG_NAMES, Segment
 from streamapp.core.features import FeatureSet
 from streamapp.core.fold import fold
@@ -51,7 +52,11 @@ def trace(
         "text": _text(plan.column(serving.spec.features.text.field)[0]) if serving.spec.features.text else None,
         "features": _features(features, serving),
         "rules": _rules(outcome.hits.hit[0].tolist(), features, serving),
-        "models": [_model(place, inputs, _as_received(plan, serving), serving, top) for place in range(len(serving.tiers))],
+        "models": [
+            _model(place, inputs, _as_received(plan, serving), serving, top)
+            for place, tier in enumerate(serving.tiers)
+            if tier.model is not None
+        ],
         "stages_ms": outcome.stage_ms,
         "verdict": msgspec.json.decode(serving.encoder.verdicts(outcome)[0]),
     }
@@ -78,8 +83,8 @@ def _text(received: str) -> dict[str, Any]:
 
 
 def _features(features: FeatureSet, serving: pipeline.Serving) -> dict[str, dict[str, Any]]:
-    references = serving.tiers[0].model.card.reference if serving.tiers else {}
-    numeric = set(serving.tiers[0].model.card.scaler.names) if serving.tiers else set()
+    references = serving.models[0].card.reference if serving.models else {}
+    numeric = set(serving.models[0].card.scaler.names) if serving.models else set()
     return {
         name: {
             "value": float(features.values[0, place]),
@@ -109,6 +114,8 @@ def _rules(hits: list[bool], features: FeatureSet, serving: pipeline.Serving) ->
 
 def _model(place: int, inputs: Inputs, text: str | None, serving: pipeline.Serving, top: int) -> dict[str, Any]:
     tier = serving.tiers[place]
+    if tier.model is None:
+        raise InvariantBroken(f"tier {tier.name} is an expression and has no model to trace")
     card, calibration = tier.model.card, tier.model.calibration
     margin = float(tier.model.logits(inputs)[0, 0])
     found: dict[str, Any] = {

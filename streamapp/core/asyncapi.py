@@ -28,6 +28,8 @@ def asyncapi(spec: PipelineSpec) -> str:
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     for role, (suffix, sent, schema, description) in CHANNELS.items():
+        if role == "decisions" and not spec.verdict.decisions:
+            continue
         channels[role] = {
             "address": f"{spec.namespace}.{suffix}",
             "description": description,

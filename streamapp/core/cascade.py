@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from streamapp.core import calibrate
 from streamapp.core.card import Calibration, Card
+from streamapp.core.conditions import Columns
+from streamapp.core.errors import InvariantBroken
+from streamapp.core.formula import Formula
 from streamapp.core.route import REVIEW, UNDECIDED, route_by_thresholds
 from streamapp.core.vectorise import Contributions, Inputs, take
 
@@ -33,12 +36,26 @@ class Scorer(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class Tier:
-    """A model with the cuts that hold for it; None is a promise that was not reachable."""
+    """A model, or where there is none a formula, with the cuts that hold for it; None is a promise that was not reachable."""
 
     name: str
-    model: Scorer
+    model: Scorer | None
     approve_below: float | None
     block_from: float | None
+    formula: Formula | None = None
+
+    def answers(self, inputs: Inputs, rows: npt.NDArray[np.intp], columns: Columns | None) -> tuple[Float64, Float64]:
+        """Gives score and calibrated probability of `rows` (of all n rows when they are as many)."""
+        if self.model is None:
+            if self.formula is None or columns is None:
+                raise InvariantBroken(f"tier {self.name} has neither a model nor a formula with columns to read")
+            value = self.formula.probability(columns)
+            value = value if rows.size == value.size else value[rows]
+            return value, value
+        margins = self.model.logits(inputs if rows.size == len(inputs.numeric) else take(inputs, rows))
+        task = self.model.card.task
+        raw = calibrate.probability(margins, task, UNCALIBRATED)[:, 0]
+        return raw, calibrate.probability(margins, task, self.model.calibration)[:, 0]
 
 
 class Degraded(msgspec.Struct, frozen=True, gc=False):
@@ -60,8 +77,8 @@ class Scores:
     degraded: list[Degraded]
 
 
-def score(inputs: Inputs, tiers: Sequence[Tier], open_rows: npt.NDArray[np.bool_]) -> Scores:
-    """Takes inputs of n rows and which of them a model may decide [n]; runs the tiers over what is still open.
+def score(inputs: Inputs, tiers: Sequence[Tier], open_rows: npt.NDArray[np.bool_], columns: Columns | None = None) -> Scores:
+    """Takes inputs of n rows, which of them a model may decide [n], and the columns that formulas read; runs the tiers over what is open.
 
     Law: any one tier failing loses no row: it keeps what an earlier tier said, or stays UNDECIDED for the rules and the default.
     """
@@ -75,19 +92,17 @@ def score(inputs: Inputs, tiers: Sequence[Tier], open_rows: npt.NDArray[np.bool_
         if not todo.size:
             break
         try:
-            margins = tier.model.logits(inputs if todo.size == n else take(inputs, todo))
+            raw, probability = tier.answers(inputs, todo, columns)
         except Exception as failure:  # noqa: BLE001 - whatever a model throws, a cheaper path decides and the verdict names it
             result.degraded.append(Degraded(f"model:{tier.name}", type(failure).__name__))
             continue
-        task = tier.model.card.task
-        probability = calibrate.probability(margins, task, tier.model.calibration)[:, 0]
         route = route_by_thresholds(probability, tier.approve_below, tier.block_from)
-        result.score[todo] = calibrate.probability(margins, task, UNCALIBRATED)[:, 0]
+        result.score[todo] = raw
         result.probability[todo] = probability
         result.route[todo] = route
         result.tier[todo] = place
         result.threshold[todo] = _cut_that_decided(route, tier)
-        todo = todo[route == REVIEW]
+        todo = todo[(route == REVIEW) | (route == UNDECIDED)]
     return result
 
 

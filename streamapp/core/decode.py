@@ -253,15 +253,21 @@ def _times(events: list[Any], received: Int64, suspects: set[int]) -> Int64:
     kinds = set(map(type, column))
     if kinds == {int}:
         return np.array(column, np.int64)
+    if kinds == {float}:
+        return _milliseconds(column)
     if kinds == {type(None)}:
         return received.copy()
     times = received.copy()
     for kind in kinds - {type(None)}:
         places = [place for place, value in enumerate(column) if type(value) is kind]
         given = [column[place] for place in places]
-        times[places] = epoch_ms(given) if kind is str else np.array(given, np.int64)
+        times[places] = epoch_ms(given) if kind is str else _milliseconds(given) if kind is float else np.array(given, np.int64)
     suspects.update(np.flatnonzero(times == UNREADABLE).tolist())
     return times
+
+
+def _milliseconds(seconds: list[float]) -> Int64:
+    return np.rint(np.array(seconds, np.float64) * 1000).astype(np.int64)
 
 
 def _assemble(

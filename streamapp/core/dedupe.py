@@ -163,6 +163,32 @@ class SeenIds:
         self._fill(0, count, arrays["id"], arrays["seen_at"], arrays["decision"])
 
 
+class NoIds:
+    """The memory of a partition whose pipeline wants none: nothing is a copy, nothing is kept, and only the clock moves."""
+
+    def __len__(self) -> int:
+        """Ids remembered: none."""
+        return 0
+
+    def admit(self, ids: Int64, event_time: Int64, broker_time: Int64, clock: Clock) -> Admission:
+        """Takes n rows in offset order (`ids` is not looked at); moves the clock past them."""
+        return Admission(clock.advance(event_time, broker_time), np.zeros(0, np.int64))
+
+    def settle(self, admission: Admission, offset: Int64, score: Any, release: Any, route: Any, decided_by: Any) -> None:
+        """Keeps nothing."""
+
+    def decisions(self, admission: Admission) -> npt.NDArray[np.void]:
+        """Gives no decision: there are no copies to ask for."""
+        return np.zeros(0, DECISION)
+
+    def snapshot(self) -> dict[str, npt.NDArray[Any]]:
+        """Gives a memory of no ids, in SeenIds' form: a pipeline may come to remember later."""
+        return {"id": np.zeros((0, 2), np.int64), "seen_at": np.zeros(0, np.int64), "decision": np.zeros(0, DECISION)}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Takes a snapshot; what it remembers is let go."""
+
+
 @compiled
 def _index(table: Any, mark: Any, first: int, after: int) -> None:
     mask = len(mark) - 1

@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.events import FLAG_NAMES, Plan
+from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
 
 _json = msgspec.json.Encoder().encode
 _EMPTY = msgspec.Raw(b"[]")
+
+Column = Callable[["VerdictEncoder", Outcome], Iterable[Any]]
 
 
 class Source(msgspec.Struct, frozen=True, gc=False):
@@ -48,14 +51,17 @@ class VerdictEncoder:
         pipeline: str,
         entity_field: str,
         text_field: str | None,
-        fields: Sequence[str],
+        fields: Mapping[str, str],
         versions: Versions,
         deciders: Sequence[str],
         labels: Sequence[str],
-        feature_names: Sequence[str],
+        features: Sequence[FeatureDef],
         entity_key: bytes,
     ) -> None:
-        """`fields` are the verdict's fields in order; `entity_key` is the secret (16 to 64 bytes) that entity ids are hashed under."""
+        """`fields` are the verdict's members in order: name -> name in COLUMNS, or of a feature.
+
+        `entity_key` is the secret (16 to 64 bytes) that entity ids are hashed under.
+        """
         self._pipeline, self._entity_field, self._text_field = pipeline, entity_field, text_field
         self._deciders = np.array(deciders, object)
         self._labels = (_EMPTY, msgspec.Raw(_json([labels[0]]))) if labels else (_EMPTY, _EMPTY)
@@ -63,8 +69,11 @@ class VerdictEncoder:
         self._decision = blake2b(f"{pipeline}\0".encode(), digest_size=16)
         self._entity = blake2b(key=entity_key, digest_size=16)
         self._row = msgspec.defstruct("Verdict", [(name, Any) for name in fields], gc=False, frozen=True)
-        self._columns = [COLUMNS[name] for name in fields]
-        self._features = msgspec.defstruct("Features", [(name, Any) for name in feature_names], gc=False, frozen=True)
+        place = {feature.name: at for at, feature in enumerate(features)}
+        self._columns = [
+            COLUMNS[name] if name in COLUMNS else _feature(place[name], features[place[name]].whole) for name in fields.values()
+        ]
+        self._features = msgspec.defstruct("Features", [(feature.name, Any) for feature in features], gc=False, frozen=True)
 
     def verdicts(self, outcome: Outcome) -> list[bytes]:
         """Gives one JSON document per row, in plan order."""
@@ -120,6 +129,20 @@ def _numbers(values: npt.NDArray[np.float64]) -> list[float | None]:
     return numbers
 
 
+def _feature(place: int, whole: bool) -> Column:
+    """Gives the column of one feature; a count is written as a whole number (features are finite, a prior may be none)."""
+
+    def column(_: VerdictEncoder, outcome: Outcome) -> Iterable[Any]:
+        values = outcome.features.values[:, place]
+        if whole:
+            exact = values.astype(np.int64)
+            if (exact == values).all():
+                return exact.tolist()  # type: ignore[no-any-return]
+        return values.tolist()  # type: ignore[no-any-return]
+
+    return column
+
+
 def _sources(plan: Plan) -> Iterable[Source]:
     sources: list[Source] = []
     for place, segment in enumerate(plan.segments):
@@ -127,8 +150,6 @@ def _sources(plan: Plan) -> Iterable[Source]:
         sources.extend(map(Source, repeat(segment.topic), repeat(segment.partition), offsets))
     return sources
 
-
-Column = Callable[[VerdictEncoder, Outcome], Iterable[Any]]
 
 #: Every field a verdict can have; `[verdict] fields` of the pipeline file picks from these names.
 COLUMNS: Mapping[str, Column] = {

@@ -1,6 +1,6 @@
 """The language of rule conditions: a small part of Python's grammar, typed, turned into operations on whole columns; nothing is evaluated.
 
-A division (or remainder) by zero is a missing number.
+A division (or remainder) by zero is a missing number, and so are the logarithm of zero and a root or logarithm of less than zero.
 """
 
 from __future__ import annotations
@@ -73,6 +73,19 @@ def _size(tree: ast.AST) -> tuple[int, int]:
     return nodes, deepest
 
 
+def compile_number(text: str, types: Mapping[str, str]) -> Operand:
+    """Takes the text of an expression with a number as its value and the types of the names it may use; raises WrongExpression."""
+    tree = parse_expression(text)
+    if isinstance(tree, str):
+        raise WrongExpression(tree)
+    operand = _Compiler(types).operand(tree)
+    if operand.kind != NUMBER:
+        raise WrongExpression(f"`{ast.unparse(tree)}` is a {_said(operand.kind)}; a number is needed here")
+    if operand.fixed:
+        raise WrongExpression(f"`{ast.unparse(tree)}` is always the same; name a feature or field")
+    return operand
+
+
 _ORDER: Mapping[type[ast.cmpop], tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
     ast.Lt: (np.less, np.greater_equal),
     ast.LtE: (np.less_equal, np.greater),
@@ -113,7 +126,8 @@ class _Compiler:
         if isinstance(node, ast.Call):
             return self._call(node)
         raise WrongExpression(
-            f"`{ast.unparse(node)}` is not part of the language; use comparisons, and/or/not, + - * / %, in [...], missing, abs, min, max"
+            f"`{ast.unparse(node)}` is not part of the language; use comparisons, and/or/not, + - * / %, in [...], "
+            "missing, abs, exp, log, sqrt, min, max"
         )
 
     def _name(self, name: str) -> Operand:
@@ -143,7 +157,10 @@ class _Compiler:
 
     def _call(self, node: ast.Call) -> Operand:
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
-        known = {"abs": (np.absolute, 1), "min": (np.minimum, 2), "max": (np.maximum, 2)}
+        known: dict[str, tuple[Callable[..., Any], int]] = {
+            "abs": (np.absolute, 1), "exp": (np.exp, 1), "log": (_logarithm, 1), "sqrt": (np.sqrt, 1),
+            "min": (np.minimum, 2), "max": (np.maximum, 2),
+        }  # fmt: skip
         if name not in known:
             raise WrongExpression(f"`{name}` is no function of the language{nearest(name, [*known, 'missing'])}")
         operation, least = known[name]
@@ -241,6 +258,10 @@ def _remainder(left: Any, right: Any) -> Any:
 
 def _quotient(left: Any, right: Any) -> Any:
     return np.where(np.equal(right, 0.0), np.nan, np.divide(left, right))
+
+
+def _logarithm(number: Any) -> Any:
+    return np.log(np.where(np.equal(number, 0.0), np.nan, number))  # of zero it is missing, like a division by zero
 
 
 _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {

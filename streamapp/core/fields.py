@@ -219,10 +219,14 @@ def _check_boolean(_: FieldSpec, raw: bytes, path: str, kind: str) -> bool:
     return raw == b"true"
 
 
-def check_time(raw: bytes, path: str) -> int | None:
-    """Takes the JSON text of an event time; gives epoch ms (fractions of a millisecond floored), None for null; raises Refused."""
+def check_time(raw: bytes, path: str, unit: str = "ms") -> int | None:
+    """Takes the JSON text of an event time, a number in `unit`; gives epoch ms, None for null; raises Refused.
+
+    Fractions of a millisecond are floored; seconds go to the nearest millisecond, because their fraction is not exact in binary.
+    """
     kind = json_kind(raw)
-    wanted = "expected RFC 3339 (2026-01-31T12:00:00Z) or epoch milliseconds of the years 1 to 9999"
+    number_of = {"ms": "milliseconds", "s": "seconds"}[unit]
+    wanted = f"expected RFC 3339 (2026-01-31T12:00:00Z) or epoch {number_of} of the years 1 to 9999"
     if kind == "null":
         return None
     if kind == "string":
@@ -232,10 +236,10 @@ def check_time(raw: bytes, path: str) -> int | None:
         return time
     if kind != "number":
         raise Refused(RejectCode.INVALID_TIME, path, f"is of JSON type {kind}; {wanted}")
-    number = float(raw)
+    number = float(raw) * (1000 if unit == "s" else 1)
     if not TIME_MIN_MS <= number <= TIME_MAX_MS:
         raise Refused(RejectCode.INVALID_TIME, path, f"is outside the calendar; {wanted}")
-    return math.floor(number)
+    return round(number) if unit == "s" else math.floor(number)
 
 
 _CHECKS: dict[str, Callable[[FieldSpec, bytes, str, str], Any]] = {

@@ -34,7 +34,7 @@ def export(spec: PipelineSpec) -> dict[str, str]:
     schemas = {
         "event.v1.json": event_schema(spec),
         "verdict.v1.json": verdict_schema(spec),
-        "decision.v1.json": decision_schema(spec),
+        **({"decision.v1.json": decision_schema(spec)} if spec.verdict.decisions else {}),
         "dead-letter-headers.v1.json": dead_letter_headers_schema(),
     }
     files = {f"{name}/{file}": json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for file, schema in schemas.items()}
@@ -46,14 +46,7 @@ def event_schema(spec: PipelineSpec) -> Schema:
     said = f"At most {spec.event.max_bytes} bytes. Unknown members are ignored; where a member stands twice, the last one counts."
     properties: Schema = {
         "event_id": _field(EVENT_ID),
-        "event_time": {
-            "description": "When it happened: RFC 3339 or epoch milliseconds; else the record's timestamp",
-            "anyOf": [
-                {"type": "string", "format": "date-time"},
-                {"type": "number", "minimum": TIME_MIN_MS, "maximum": TIME_MAX_MS},
-                {"type": "null"},
-            ],
-        },
+        spec.event.time_field: _time(spec.event.time_unit),
         "tenant": _field(TENANT),
     }
     properties |= {name: _field(field) for name, field in spec.event.fields.items()}
@@ -63,6 +56,17 @@ def event_schema(spec: PipelineSpec) -> Schema:
         "properties": properties,
         "required": [name for name, field in spec.event.fields.items() if field.required],
         "additionalProperties": True,
+    }
+
+
+def _time(unit: str) -> Schema:
+    words, scale = {"ms": ("milliseconds", 1), "s": ("seconds", 1000)}[unit]
+    bounds = {"minimum": TIME_MIN_MS, "maximum": TIME_MAX_MS} if scale == 1 else {
+        "minimum": TIME_MIN_MS // scale, "maximum": TIME_MAX_MS / scale,
+    }  # fmt: skip
+    return {
+        "description": f"When it happened: RFC 3339 or epoch {words}; else the record's timestamp",
+        "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", **bounds}, {"type": "null"}],
     }
 
 
@@ -156,9 +160,9 @@ def _reason(spec: PipelineSpec) -> Schema:
 
 def verdict_schema(spec: PipelineSpec) -> Schema:
     """Gives the schema of a verdict. Consumers must ignore members they do not know: fields are added without a new major version."""
-    properties = verdict_properties(spec)
-    if spec.verdict.fields != "all":
-        properties = {name: schema for name, schema in properties.items() if name in spec.verdict.fields}
+    known = verdict_properties(spec)
+    # What is no field of a verdict is a feature: a number, described where it is declared.
+    properties = {name: known.get(field, {"type": "number"}) for name, field in spec.verdict.named(tuple(known)).items()}
     head = _head(spec, "verdict", f"Verdict of {spec.pipeline.name}", "The answer to one event. Never carries raw text.")
     return {**head, **_object(properties)}
 

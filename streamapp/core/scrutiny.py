@@ -21,19 +21,24 @@ NOT_DECODED = (msgspec.MsgspecError, ValueError, RecursionError, TypeError)
 _decode_any = msgspec.json.Decoder(Raw).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _TIME: Any = Annotated[int, Meta(ge=TIME_MIN_MS, le=TIME_MAX_MS)] | str | None
+_TIME_S: Any = Annotated[float, Meta(ge=TIME_MIN_MS / 1000, le=TIME_MAX_MS / 1000)] | str | None
 
 
 def event_type(spec: PipelineSpec) -> type[msgspec.Struct]:
-    """Gives the Struct of the pipeline's events: the implicit and the declared fields, under types that only good values pass."""
+    """Gives the Struct of the pipeline's events: the implicit and the declared fields, under types that only good values pass.
+
+    A float in `event_time` is seconds, an int milliseconds (the second look always leaves those).
+    """
     fields: list[Any] = [
         ("event_id", fast_type(EVENT_ID), None),
-        ("event_time", _TIME, None),
+        ("event_time", _TIME if spec.event.time_unit == "ms" else _TIME_S, None),
         ("tenant", fast_type(TENANT), None),
         ("specversion", None, None),  # a string here says CloudEvent: msgspec refuses it, and the envelope is opened
     ]
     for name, one in spec.event.fields.items():
         fields.append((name, fast_type(one)) if one.required else (name, fast_type(one), default_of(one)))
-    return msgspec.defstruct("Event", fields, gc=False, kw_only=True)
+    renamed = {"event_time": spec.event.time_field} if spec.event.time_field != "event_time" else None
+    return msgspec.defstruct("Event", fields, gc=False, kw_only=True, rename=renamed)
 
 
 class Scrutiny:
@@ -43,6 +48,7 @@ class Scrutiny:
         """Takes the pipeline's spec and the Struct made from it."""
         self._fields: Mapping[str, FieldSpec] = {"event_id": EVENT_ID, "tenant": TENANT} | spec.event.fields
         self._max_bytes = spec.event.max_bytes
+        self._time, self._unit = spec.event.time_field, spec.event.time_unit
         self._event = event
         self._decode = msgspec.json.Decoder(event).decode
 
@@ -124,8 +130,8 @@ class Scrutiny:
                     flags |= Flag.TRUNCATED if cut else 0
                 elif spec.required:
                     raise Refused(RejectCode.MISSING_FIELD, f"{path}.{name}", f"is missing; a {spec.type} is required")
-            if "event_time" in members:
-                values["event_time"] = check_time(bytes(members["event_time"]), f"{path}.event_time")
+            if self._time in members:
+                values["event_time"] = check_time(bytes(members[self._time]), f"{path}.{self._time}", self._unit)
         except NOT_DECODED as failure:  # a string that is skipped over without complaint, but cannot be read
             raise _not_json(failure, path) from None
         return self._event(**values), flags

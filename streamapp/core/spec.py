@@ -65,6 +65,8 @@ class EventSection(msgspec.Struct, frozen=True, kw_only=True):
 
     max_bytes: Annotated[int, Meta(ge=64, le=16 * 2**20)] = 65536
     key_required: bool = False  #       a record whose key is null or differs from the key field is a dead letter
+    time_field: Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}\Z")] = "event_time"  # the member that says when it happened
+    time_unit: Literal["ms", "s"] = "ms"  # of a time given as a number: since the epoch; seconds may have a fraction
     fields: dict[str, FieldSpec]
 
 
@@ -122,10 +124,11 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TierSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of the cascade; the newest version serves unless `version` names one."""
+    """One scorer of the cascade: a model (the newest version unless `version` names one), or an expression that gives the probability."""
 
     name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
-    model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")]
+    model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")] | None = None
+    expression: Text | None = None  #   over features and number fields; its cuts are numbers in [thresholds]
     version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")] | None = None
 
 
@@ -151,9 +154,18 @@ class DriftSection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerdictSection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which fields a verdict carries; names are checked where verdicts are encoded."""
+    """Which fields a verdict carries, also under names of its own (`{ id = "event_id", visits = "user_1h_count" }`: features too).
 
-    fields: Literal["all"] | tuple[Text, ...] = "all"
+    Names are checked where verdicts are encoded. `decisions` says whether the decisions log is written beside the verdicts.
+    """
+
+    fields: Literal["all"] | tuple[Text, ...] | dict[str, Text] = "all"
+    decisions: bool = True
+
+    def named(self, known: Sequence[str]) -> dict[str, str]:
+        """Gives the verdict's members in order: name -> field or feature; `known` is what "all" means."""
+        fields = tuple(known) if self.fields == "all" else self.fields
+        return dict(fields) if isinstance(fields, dict) else {name: name for name in fields}
 
 
 class TopicsSection(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +186,7 @@ class EntitiesSection(msgspec.Struct, frozen=True, kw_only=True):
 class StateSection(msgspec.Struct, frozen=True, kw_only=True):
     """What a partition remembers beside its windows; durations such as "24h"."""
 
+    dedupe: bool = True  #     false: no event id is remembered, and every copy of an event is decided and counted again
     horizon: Text = "24h"  #   how long, in event time, an event id is known: a copy within it repeats the first decision
     skew_max: Text = "5m"  #   an event time further ahead of the broker's is flagged and replaced by it
 
@@ -219,6 +232,9 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "") -> Pipe
     spec: PipelineSpec = partial
     fields: dict[str, FieldSpec] = (partial.event and partial.event.fields) or {}
     _check_fields(fields, mistakes)
+    if partial.event is not None:
+        _check_time(spec.event, fields, mistakes)
+    _check_tiers(spec, mistakes)
     _check_rules(spec.rules, mistakes)
     _check_routes(spec.thresholds, spec.tiers, spec.topics, mistakes)
     if fields:
@@ -247,6 +263,29 @@ def _check_fields(fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:
             elif spec.default is not None and isinstance(spec.default, str) and not problem(spec.default):
                 mistakes.add(f"{at}.default", f"{spec.default!r} does not match the field's own pattern")
         _check_default(at, spec, mistakes)
+
+
+def _check_time(event: EventSection, fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:
+    name = event.time_field
+    if name in RESERVED_FIELDS - {"event_time"}:
+        mistakes.add("event.time_field", f"`{name}` is a field of every event that means something else; take another name")
+    elif name in fields:
+        mistakes.add("event.time_field", f"`{name}` is declared as a field as well; remove [event.fields.{name}], the time is always there")
+
+
+def _check_tiers(spec: PipelineSpec, mistakes: Mistakes) -> None:
+    for place, tier in enumerate(spec.tiers):
+        if (tier.model is None) == (tier.expression is None):
+            mistakes.add(f"tiers[{place}]", f"{tier.name}: name either a `model` or an `expression`")
+        elif tier.expression is not None:
+            if tier.version is not None:
+                mistakes.add(f"tiers[{place}].version", f"{tier.name}: an expression has no versions; remove it")
+            tree = parse_expression(tier.expression)
+            if isinstance(tree, str):
+                mistakes.add(f"tiers[{place}].expression", f"{tier.name}: {tree}")
+            for cut in ("approve", "block"):
+                if getattr(spec.thresholds, cut) == "card":
+                    mistakes.add(f"thresholds.{cut}", f"tier {tier.name} is an expression and has no card; write a probability")
 
 
 def _check_bounds(at: str, spec: FieldSpec, mistakes: Mistakes) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.dedupe import DECISION, SeenIds
+from streamapp.core.dedupe import DECISION, NoIds, SeenIds
 from streamapp.core.events import Flag, Plan
 from streamapp.core.spec import PipelineSpec, local_entities
 from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, entries, parse_velocity
@@ -68,11 +68,12 @@ class StatePlan:
         self.features: tuple[VelocityFeature, ...] = tuple(feature for feature in velocity.features if feature.entity in local)
         self.names = tuple(feature.name for feature in self.features)
         self._horizon_ms, self._skew_max_ms = duration_ms(spec.state.horizon), duration_ms(spec.state.skew_max)
+        self._dedupe = spec.state.dedupe
 
     def new(self) -> PartitionState:
         """Gives the state of a partition of which nothing is known."""
         stores = {store.name: WindowStore(store.plan) for store in self.stores}
-        return PartitionState(Clock(self._skew_max_ms), SeenIds(self._horizon_ms), stores)
+        return PartitionState(Clock(self._skew_max_ms), SeenIds(self._horizon_ms) if self._dedupe else NoIds(), stores)
 
     def advance(self, plan: Plan, states: Sequence[PartitionState]) -> Remembered:
         """Takes a plan and the state of each of its segments' partitions; moves them past the plan's rows, in place.
@@ -83,7 +84,9 @@ class StatePlan:
         values = np.full((n, len(self.features)), np.nan, order="F")
         flags = np.zeros(n, np.int32)
         steps: list[Step] = []
-        ids = hash_names([f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)])
+        ids = np.empty((n, 0), np.int64)
+        if self._dedupe:
+            ids = hash_names([f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)])
         hashed: dict[str, npt.NDArray[np.int64]] = {}
         columns = {store.name: entries(store, plan.column, hashed) for store in self.stores}
         bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
@@ -107,7 +110,7 @@ class StatePlan:
 
         A copy, also one beside its original in this plan, takes the first decision: `route`, `decided_by` and `score` are changed in place.
         """
-        for step in remembered.steps:
+        for step in remembered.steps if self._dedupe else ():
             part = slice(step.low, step.high)
             decision = np.empty(step.high - step.low, DECISION)
             decision["offset"], decision["score"], decision["release"] = step.rows.offset, score[part], release

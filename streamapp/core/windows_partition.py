@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.dedupe import Admission, SeenIds
+from streamapp.core.dedupe import Admission, NoIds, SeenIds
 from streamapp.core.errors import InvariantBroken
 from streamapp.core.windows import EVENT, Answers, Int8, Int32, Int64, WindowStore
 from streamapp.core.windows_clock import Clock
@@ -36,6 +36,8 @@ class Entries:
 @dataclass(frozen=True, slots=True)
 class Rows:
     """n rows of one partition in offset order: offset, event_time, broker_time int64[n], event_id int64[n, 2], entries by store.
+
+    Where no ids are remembered event_id is int64[n, 0] and there is no `decision`.
 
     `decision` (dedupe.DECISION[n]) is there once they are decided: a delta to be replayed has it wherever ids are remembered.
     """
@@ -69,7 +71,7 @@ class PartitionState:
     """Clock, ids and stores of one partition; `applied` is the source offset of the last row it has moved past."""
 
     clock: Clock
-    seen: SeenIds
+    seen: SeenIds | NoIds
     stores: dict[str, WindowStore]
     applied: int = field(default=-1)
 

@@ -16,15 +16,20 @@ from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
 from streamapp.core.events import Flag, Plan, Segment
 from streamapp.core.explain import Reason
 from streamapp.core.features import FeatureSet
+from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, BLOCK
 
 VERSIONS = Versions("rel", "feat", "rules", {"fast": "m/1"}, {"fast": "cal"}, "cuts")
 NAMES = ("char_count", "url_count")
+FEATURES = [
+    FeatureDef(name=name, version=1, description="", created_at="", tags=(), low=0.0, high=9e9, whole=name == "url_count") for name in NAMES
+]
 
 
-def encoder(fields: Sequence[str] = tuple(COLUMNS), entity_key: bytes = b"k" * 16) -> VerdictEncoder:
-    return VerdictEncoder("messages", "user_id", "text", fields, VERSIONS, ("rule", "fast", "default"), ("spam",), NAMES, entity_key)
+def encoder(fields: Sequence[str] | dict[str, str] = tuple(COLUMNS), entity_key: bytes = b"k" * 16) -> VerdictEncoder:
+    named = dict(fields) if isinstance(fields, dict) else {name: name for name in fields}
+    return VerdictEncoder("messages", "user_id", "text", named, VERSIONS, ("rule", "fast", "default"), ("spam",), FEATURES, entity_key)
 
 
 def outcome(event_id: str = "e-1", tenant: str = "", user: str = "u-1") -> Outcome:
@@ -80,6 +85,12 @@ def test_a_verdict_says_all_the_schema_names() -> None:
 
 def test_a_pipeline_may_emit_fewer_fields_in_its_own_order() -> None:
     assert encoder(("event_id", "verdict")).verdicts(outcome())[0] == b'{"event_id":"e-1","verdict":"block"}'
+
+
+def test_fields_may_have_names_of_their_own_and_be_features_a_count_is_a_whole_number() -> None:
+    found = encoder({"id": "event_id", "decision": "verdict", "length": "char_count", "links": "url_count"})
+    assert found.verdicts(outcome())[0] == b'{"id":"e-1","decision":"block","length":11.0,"links":0.0}'
+    assert found.verdicts(outcome())[1] == b'{"id":"e-2","decision":"approve","length":5.0,"links":0.25}', "never cut to fit"
 
 
 def test_a_decision_adds_named_features_and_the_hash_of_the_text_never_the_text() -> None:

@@ -24,6 +24,7 @@ class FeatureDef:
     default: float = 0.0
     low: float
     high: float
+    whole: bool = False  # a count: written without a fraction
 
 
 def feature_spec_hash(features: Iterable[FeatureDef], params: Mapping[str, Any], versions: Mapping[str, str]) -> str:

@@ -99,6 +99,7 @@ def _velocity_definition(feature: VelocityFeature) -> FeatureDef:
     return FeatureDef(
         name=feature.name, version=1, description=feature.description, created_at="2026-11-21", tags=("velocity", feature.entity),
         default=feature.default, low=-np.inf, high=np.inf,
+        whole=feature.aggregate.partition(":")[0] in ("count", "distinct") and feature.default.is_integer(),
     )  # fmt: skip
 
 
