@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import IO
 
 import click
 
 from streamapp.cli.progress import Progress
-from streamapp.control.generate import DEFAULT_START_MS, Mix, messages
+from streamapp.control.generate import DEFAULT_START_MS, Generated, Mix, messages
+from streamapp.control.payments import PaymentMix, payments
+from streamapp.core.errors import ConfigError
 
-DEFAULT = Mix()
+DEFAULT, PAYMENTS = Mix(), PaymentMix()
+#: Options that say something about messages only.
+MESSAGES_ONLY = ("spam", "garbage", "drift", "events_per_s")
 
 
 @click.command(
@@ -19,12 +24,16 @@ DEFAULT = Mix()
 Examples:
   streamapp generate --events 1000 > events.jsonl
   streamapp generate --events 5000 --garbage 0 --no-drift | streamapp score --pipeline messages -
-  streamapp generate --events 50000 --seed 3 -o events.jsonl""",
+  streamapp generate --events 50000 --seed 3 -o events.jsonl
+  streamapp generate --pipeline payments --events 1000000 -o paid.jsonl""",
+)
+@click.option(
+    "--pipeline", type=click.Choice(["messages", "payments"]), default="messages", show_default=True, help="Which pipeline's events."
 )
 @click.option("--events", "-n", type=click.IntRange(min=0), default=1_000, show_default=True, help="How many.")
 @click.option("--seed", type=int, default=DEFAULT.seed, show_default=True, help="Equal seeds give equal bytes.")
 @click.option(
-    "--users", type=click.IntRange(min=1), default=DEFAULT.users, show_default=True, help="People who write; few of them write most."
+    "--users", type=click.IntRange(min=1), default=DEFAULT.users, show_default=True, help="People who write or pay; half the terminals."
 )
 @click.option("--spam", type=click.FloatRange(0, 1), default=DEFAULT.spam, show_default=True, help="Share of spam between bursts.")
 @click.option("--garbage", type=click.FloatRange(0, 1), default=DEFAULT.garbage, show_default=True, help="Share of broken events.")
@@ -41,23 +50,40 @@ Examples:
 )
 @click.option("--output", "-o", type=click.File("wb"), default="-", help="A file instead of stdout.")
 def command(
-    events: int, seed: int, users: int, spam: float, garbage: float, drift: bool, events_per_s: float, start_ms: int, output: IO[bytes]
+    pipeline: str,
+    events: int,
+    seed: int,
+    users: int,
+    spam: float,
+    garbage: float,
+    drift: bool,
+    events_per_s: float,
+    start_ms: int,
+    output: IO[bytes],
 ) -> None:
-    """Write generated events of the `messages` pipeline as JSON lines.
+    """Write generated events of a pipeline as JSON lines.
 
-    Ordinary chat, spam campaigns that hide behind look-alike letters and come in bursts, broken events, and a drift half-way. Each
-    event carries its `label` (spam or ham), which the engine ignores. A null value is written as an empty line.
+    messages: ordinary chat, spam campaigns that hide behind look-alike letters and come in bursts, broken events, and a drift half-way.
+    payments: customers at terminals, with large amounts, compromised terminals and stolen cards; time goes as fast as they pay.
+    Each event carries its `label` (spam or ham, fraud or genuine), which the engine ignores. A null value is written as an empty line.
     """
-    mix = Mix(
-        seed=seed,
-        users=users,
-        spam=spam,
-        garbage=garbage,
-        drift_at=0.5 if drift else None,
-        events_per_s=events_per_s,
-        start_ms=start_ms,
-    )
+    records: Iterator[Generated]
+    if pipeline == "payments":
+        _refuse_given(MESSAGES_ONLY)
+        records = payments(events, PaymentMix(seed=seed, customers=users, terminals=2 * users, start_ms=start_ms))
+    else:
+        drift_at = 0.5 if drift else None
+        mix = Mix(seed=seed, users=users, spam=spam, garbage=garbage, drift_at=drift_at, events_per_s=events_per_s, start_ms=start_ms)
+        records = messages(events, mix)
     with Progress("generating", events, "events", show=output is not sys.stdout.buffer) as progress:
-        for record in messages(events, mix):
+        for record in records:
             output.write((record.value or b"") + b"\n")
             progress.advance()
+
+
+def _refuse_given(names: tuple[str, ...]) -> None:
+    """An option that would have no effect is a misunderstanding."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise ConfigError(f"--{name.replace('_', '-')} says nothing about payments", "leave it out")
