@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamapp.control.train import TrainingReport
+    from streamapp.core.spec import PipelineSpec
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -28,14 +29,22 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 Examples:
   streamapp train messages --data labelled.jsonl
   streamapp train messages --data january.jsonl february.jsonl.gz --split time
-  streamapp train messages --data labelled.jsonl --precision 0.97 --models /srv/models""",
+  streamapp train messages --data labelled.jsonl --precision 0.97 --models /srv/models
+  streamapp generate --pipeline payments -n 1000000 -o paid.jsonl && streamapp train payments --data paid.jsonl""",
 )
 @click.argument("pipeline", metavar="NAME|FILE")
 @click.argument("more", type=_FILE, nargs=-1, metavar="")
 @click.option("--data", type=_FILE, required=True, multiple=True, metavar="FILE…", help="Labelled events as JSON lines, plain or .gz.")
 @settings("models")
 @click.option("--label", default="label", show_default=True, help="Field that holds the label.")
-@click.option("--positive", default="spam", show_default=True, help="The label that is to be found.")
+@click.option("--positive", default=None, help="The label that is to be found.  [default: spam; fraud where events have no text]")
+@click.option(
+    "--kind",
+    type=click.Choice(["auto", "linear", "trees"]),
+    default="auto",
+    show_default=True,
+    help="auto: boosted trees where events have no text.",
+)
 @click.option("--version", help="Name of the new version.  [default: the next number]")
 @click.option(
     "--split",
@@ -51,34 +60,73 @@ Examples:
 def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tuple[Path, ...], as_json: bool, **wanted: Any) -> None:
     """Train a pipeline's model from labelled events and write MODELS/<name>/<version>/.
 
-    Splits with duplicates removed, fits on hashed n-grams and numbers, calibrates, finds the cuts that keep the promises, judges the
-    result on rows it has not seen, proves the file equal to Python, and writes weights and card; no text is kept. A version is never
-    written twice. Needs the `train` extra: pip install 'streamapp[train]'.
+    Splits with duplicates removed, fits (a linear model on hashed n-grams and numbers; boosted trees on numbers and windows, for which
+    the files are read in order), calibrates, finds the cuts that keep the promises, judges the result on rows it has not seen, proves
+    the file equal to Python, and writes weights and card; no text is kept. A version is never written twice. Needs the `train` extra:
+    pip install 'streamapp[train]'.
     """
-    from streamapp.adapters.models import load_model
     from streamapp.config import load_pipeline
 
+    spec = load_pipeline(pipeline)
+    with_text = spec.ngrams is not None
+    trees = wanted["kind"] == "trees" or (wanted["kind"] == "auto" and not with_text)
+    wanted["positive"] = wanted["positive"] or ("spam" if with_text else "fraud")
+    files = (*data, *more)
     try:
-        from streamapp.control.fit import Recipe
-        from streamapp.control.train import train
+        with _stages() as progress:
+            report = (_train_trees if trees else _train_linear)(spec, files, models_directory(settings), wanted, progress)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"training needs {missing.name}, which is not installed", "pip install 'streamapp[train]'") from missing
+    _tell(report, as_json=as_json)
+
+
+def _train_linear(
+    spec: PipelineSpec, files: tuple[Path, ...], models: Path, wanted: dict[str, Any], progress: Callable[[str, float], None]
+) -> TrainingReport:
+    from streamapp.adapters.models import load_model
+    from streamapp.control.fit import Recipe
+    from streamapp.control.train import train
+
     promises = {"precision": wanted["precision"], "miss_rate": wanted["miss_rate"]}
     recipe = Recipe(seed=wanted["seed"], **{name: value for name, value in promises.items() if value is not None})
-    with _stages() as progress:
-        report = train(
-            load_pipeline(pipeline),
-            (*data, *more),
-            models_directory(settings),
-            load_model=load_model,
-            label_field=wanted["label"],
-            positive_label=wanted["positive"],
-            version=wanted["version"],
-            split=wanted["split"],
-            recipe=recipe,
-            progress=progress,
-        )
-    _tell(report, as_json=as_json)
+    return train(
+        spec,
+        files,
+        models,
+        load_model=load_model,
+        label_field=wanted["label"],
+        positive_label=wanted["positive"],
+        version=wanted["version"],
+        split=wanted["split"],
+        recipe=recipe,
+        progress=progress,
+    )
+
+
+def _train_trees(
+    spec: PipelineSpec, files: tuple[Path, ...], models: Path, wanted: dict[str, Any], progress: Callable[[str, float], None]
+) -> TrainingReport:
+    from streamapp.adapters.models import load_model
+    from streamapp.control.boost import BoostRecipe
+    from streamapp.control.train_trees import train_trees
+
+    if spec.ngrams is not None:
+        raise ConfigError("boosted trees take numbers, and this pipeline declares n-grams", "train it with --kind linear")
+    if wanted["split"] == "random":
+        raise ConfigError("windows know the past, so a split by chance would leak it", "leave out --split, or write --split time")
+    if wanted["miss_rate"] is not None:
+        raise ConfigError("what trees approve goes by cost: below the cut a miss is cheaper than a look", "leave out --miss-rate")
+    return train_trees(
+        spec,
+        files,
+        models,
+        load_model=load_model,
+        label_field=wanted["label"],
+        positive_label=wanted["positive"],
+        version=wanted["version"],
+        recipe=BoostRecipe(seed=wanted["seed"], precision=wanted["precision"]),
+        progress=progress,
+    )
 
 
 @contextmanager

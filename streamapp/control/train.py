@@ -74,8 +74,8 @@ def train(
     """
     recipe = recipe or Recipe()
     serving = assemble(spec, {}, b"training")
-    name = spec.tiers[0].model if spec.tiers else spec.pipeline.name
-    directory = models / name / (version or _next_version(models / name))
+    name = model_name(spec)
+    directory = models / name / (version or next_version(models / name))
     if directory.exists():
         raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
     progress("read", 0.0)
@@ -99,7 +99,7 @@ def train(
     card = Card(
         name=name, version=directory.name, task="binary", labels=(positive_label,),
         framework=f"scikit-learn {installed_version('scikit-learn')}",
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=_code_commit(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=code_commit(),
         hyper_parameters={**asdict(recipe), "penalties": list(recipe.penalties), "penalty": fitted.penalty, "augmented": fitted.augmented},
         feature_spec=serving.features.hash, scaler=fitted.scaler, ngram_buckets=buckets, linear=True,
         onnx_sha256=hashlib.sha256(graph).hexdigest(), calibration_sha256=hashlib.sha256(calibration).hexdigest(),
@@ -234,13 +234,19 @@ def _provenance(examples: Examples, parts: Split) -> dict[str, Any]:
     }
 
 
-def _next_version(model: Path) -> str:
+def model_name(spec: PipelineSpec) -> str:
+    """Gives the name of the first model that the tiers ask for; the pipeline's where none does."""
+    return next((tier.model for tier in spec.tiers if tier.model is not None), spec.pipeline.name)
+
+
+def next_version(model: Path) -> str:
+    """Gives the next free number below a model's directory."""
     taken = [int(path.name) for path in model.glob("[0-9]*") if path.name.isdigit()]
     return str(max(taken, default=0) + 1)
 
 
-def _code_commit() -> str | None:
-    """The commit this program runs from, with "+" for local changes; None outside a work tree or without git."""
+def code_commit() -> str | None:
+    """Gives the commit this program runs from, with "+" for local changes; None outside a work tree or without git."""
     here = Path(__file__).parent
     try:
         described = subprocess.run(

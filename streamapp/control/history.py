@@ -1,0 +1,139 @@
+"""Labelled events in their order, moved through the state as the line moves them: what training sees is what serving would have seen."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streamapp import pipeline
+from streamapp.control.dataset import is_positive
+from streamapp.core.errors import ConfigError
+from streamapp.core.events import Plan, Segment
+from streamapp.core.features import FeatureSet
+from streamapp.core.times import epoch_ms
+from streamapp.core.windows_partition import PartitionState
+
+BATCH_ROWS = 4096
+
+
+@dataclass(slots=True, frozen=True)
+class History:
+    """n labelled events in file order with the features they had when they came; and what was left out, by reason."""
+
+    names: tuple[str, ...]
+    values: npt.NDArray[np.float32]  #     n x len(names), raw; float32 is what models take
+    rule_hits: npt.NDArray[np.float64]  #  n: how many of the pipeline's rules hit
+    positive: npt.NDArray[np.bool_]
+    time_ms: npt.NDArray[np.int64]
+    files: list[dict[str, Any]]  #         name, sha256, rows
+    left_out: dict[str, int]
+
+    def of(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Gives the columns `names` [n, len(names)] in that order."""
+        return self.values[:, [self.names.index(name) for name in names]]
+
+
+def read_history(files: Sequence[Path], serving: pipeline.Serving, label_field: str, positive_label: str) -> History:
+    """Reads JSON lines (.gz too), one partition's worth, in the order in which they would have come.
+
+    Events without label move the windows and are left out afterwards; so are copies and rejects, which move nothing.
+    Raises ConfigError for a line that is not a JSON object, for an event without a time and for data in which a class is missing.
+    """
+    reader = _Reader(serving, label_field, positive_label)
+    for path in files:
+        rows = sum(reader.read(lines, path) for lines in _batches(path))
+        reader.files.append({"name": path.name, "sha256": _sha256(path), "rows": rows})
+    return reader.history()
+
+
+class _Reader:
+    """One pass over the files; the state goes with it."""
+
+    def __init__(self, serving: pipeline.Serving, label_field: str, positive_label: str) -> None:
+        key = serving.spec.pipeline.key
+        self._serving, self._positive_label = serving, positive_label
+        wanted = [("label", Any, None), ("event_time", Any, None), ("key", Any, None)]
+        beside: Any = msgspec.defstruct("Beside", wanted, rename={"label": label_field, "key": key}, gc=False)
+        self._beside: Callable[[bytes], Any] = msgspec.json.Decoder(beside).decode
+        self._states: list[PartitionState] = [serving.state.new()]
+        self._row = 0
+        self._parts: list[tuple[npt.NDArray[Any], ...]] = []
+        self._left_out: Counter[str] = Counter()
+        self.files: list[dict[str, Any]] = []
+
+    def read(self, lines: list[bytes], path: Path) -> int:
+        """Takes lines; moves on past them and keeps the labelled ones. Gives how many there were."""
+        try:
+            beside = list(map(self._beside, lines))
+        except msgspec.MsgspecError as failure:
+            raise ConfigError(f"{path}: a line is no JSON object: {failure}", "training data is one JSON object a line") from None
+        n = len(lines)
+        times = _times([one.event_time for one in beside], path)
+        keys = [None if one.key is None else str(one.key).encode() for one in beside]
+        offsets = np.arange(self._row, self._row + n, dtype=np.int64)
+        self._row += n
+        # Received when it happened: how late a record came is known to nobody any more, and nothing may count as from the future.
+        segment = Segment("training", 0, 0, offsets, times, keys, lines, [()] * n)
+        plan = pipeline.plan([segment], self._serving)
+        self._left_out.update(f"rejected: {reject.code.value}" for reject in plan.rejects)
+        remembered = self._serving.state.advance(plan, self._states)
+        features, _ = self._serving.features.measure(plan, {}, remembered.values)
+        labels = [beside[row].label for row in plan.index.tolist()]
+        labelled = np.array([label is not None for label in labels], np.bool_)
+        copy = remembered.duplicate
+        self._left_out.update({"unlabelled": int((~labelled).sum()), "duplicate": int((labelled & copy).sum())})
+        kept = np.flatnonzero(labelled & ~copy)
+        positive = np.array([is_positive(labels[row], self._positive_label) for row in kept.tolist()], np.bool_)
+        hits = _rule_hits(features, plan, self._serving)
+        self._parts.append((features.values[kept].astype(np.float32), hits[kept], positive, plan.event_time[kept]))
+        return n
+
+    def history(self) -> History:
+        """Gives everything that was kept."""
+        if not self._parts:
+            raise ConfigError("there is no event in these files", "bring labelled events as JSON lines")
+        values, hits, positive, times = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        if not 0 < positive.sum() < len(positive):
+            raise ConfigError(
+                f"{len(positive)} usable events, of which {int(positive.sum())} are {self._positive_label!r}: both classes are needed",
+                f"is {self._positive_label!r} the positive label?",
+            )
+        left_out = {reason: times for reason, times in self._left_out.items() if times}
+        return History(self._serving.features.names, values, hits, positive, times, self.files, left_out)
+
+
+def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> npt.NDArray[np.float64]:
+    rules = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
+    count: npt.NDArray[np.float64] = rules.hit.sum(axis=1).astype(np.float64)
+    return count
+
+
+def _times(given: list[Any], path: Path) -> npt.NDArray[np.int64]:
+    """A time nobody can read is the decoder's business: here it only must not stand ahead of the others."""
+    texts = [time if isinstance(time, str) else "" for time in given]
+    parsed = epoch_ms(texts) if any(texts) else np.zeros(len(given), np.int64)
+    if any(time is None for time in given):
+        raise ConfigError(f"{path}: an event names no event_time", "windows are windows of time; add it to every event")
+    return np.array([int(time) if isinstance(time, (int, float)) else max(0, at) for time, at in zip(given, parsed.tolist(), strict=True)])
+
+
+def _batches(path: Path) -> Iterator[list[bytes]]:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        lines = (line for line in file if line.strip())
+        while batch := list(islice(lines, BATCH_ROWS)):
+            yield batch
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

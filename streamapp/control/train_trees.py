@@ -1,0 +1,198 @@
+"""From labelled events in their order to an immutable version of boosted trees: measure, split by time, fit, judge, prove, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from streamapp import pipeline
+from streamapp.control.boost import Boosted, BoostRecipe, boost
+from streamapp.control.evaluate import Rung, ladder, quality, suspicious_features
+from streamapp.control.fit import Progress, fit_scaler, logistic_regression, matrix
+from streamapp.control.history import History, read_history
+from streamapp.control.reference import reference
+from streamapp.control.release import LoadModel, assemble, inputs_of
+from streamapp.control.smoke import smoke_examples
+from streamapp.control.split import Split, time_split
+from streamapp.control.thresholds import best_f1_cut
+from streamapp.control.train import PARITY_MAX, TrainingReport, code_commit, model_name, next_version, write_version
+from streamapp.control.tree_graph import tree_graph
+from streamapp.core.calibrate import logistic
+from streamapp.core.card import Card, Reference, Smoke
+from streamapp.core.errors import ConfigError, ModelRejected
+from streamapp.core.reliability import reliability_bins
+from streamapp.core.spec import PipelineSpec
+from streamapp.core.vectorise import Inputs, scale
+
+DAY_MS = 86_400_000
+PARITY_ROWS = 50_000
+"""Training rows on which the file is compared with Python, beside all of the others."""
+Float64 = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.bool_]
+
+
+def train_trees(
+    spec: PipelineSpec,
+    files: Sequence[Path],
+    models: Path,
+    *,
+    load_model: LoadModel,
+    label_field: str = "label",
+    positive_label: str = "fraud",
+    version: str | None = None,
+    recipe: BoostRecipe | None = None,
+    created_by: str = "streamapp train",
+    progress: Progress = lambda stage, share: None,
+) -> TrainingReport:
+    """Trains boosted trees for the first tier of `spec` and writes `models/<name>/<version>/`, the next free number by default.
+
+    The files are read in order, as one partition. Rows of the warm-up fill the windows and train nothing; the split goes by time.
+    Raises ConfigError for data that cannot train, and ModelRejected for a version that exists or a file that is not equal to Python.
+    """
+    recipe = recipe or BoostRecipe()
+    serving = assemble(spec, {}, b"training")
+    name = model_name(spec)
+    directory = models / name / (version or next_version(models / name))
+    if directory.exists():
+        raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
+    progress("read", 0.0)
+    history = read_history(files, serving, label_field, positive_label)
+    progress("read", 1.0)
+    warm_up_ms = warm_up(serving, history, recipe)
+    warm = np.flatnonzero(history.time_ms >= history.time_ms.min() + warm_up_ms)
+    parts = _split(history, warm, recipe)
+    values, names = history.of(spec.vector.numeric), tuple(spec.vector.numeric)
+    progress("fit", 0.0)
+    boosted = boost(values, names, history.positive, parts, recipe)
+    progress("fit", 1.0)
+    graph = tree_graph(boosted.trees, name)
+    calibration = msgspec.json.format(msgspec.json.encode(boosted.calibration), indent=1)
+    believed = {part: boosted.probability(values[rows]) for part, rows in (("validation", parts.validation), ("test", parts.test))}
+    figures = {
+        part: quality(believed[part], history.positive[rows], boosted.approve.value, boosted.block.value)
+        for part, rows in (("validation", parts.validation), ("test", parts.test))
+    }
+    rungs = _ladder(history, values, names, parts, believed["test"])
+    truth = history.positive[parts.test]
+    suspicious = suspicious_features(history.values[parts.train].astype(np.float64), history.names, history.positive[parts.train])
+    left_out = {**history.left_out, "warm-up": len(history.positive) - len(warm)}
+
+    card = Card(
+        name=name, version=directory.name, task="binary", labels=(positive_label,), framework=f"LightGBM {installed_version('lightgbm')}",
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=code_commit(),
+        hyper_parameters=asdict(recipe), feature_spec=serving.features.hash, scaler=boosted.scaler, linear=False,
+        onnx_sha256=hashlib.sha256(graph).hexdigest(), calibration_sha256=hashlib.sha256(calibration).hexdigest(),
+        training=_provenance(history, parts, warm_up_ms, left_out),
+        metrics={
+            **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
+            "suspicious_features": suspicious, "best_f1_cut": best_f1_cut(believed["test"], truth),
+            "precision_of_100_a_day": top_precision(believed["test"], truth, history.time_ms[parts.test], 100),
+            "cost": costs(believed["test"], truth, recipe), "gain": boosted.gain,
+            "notes": {f"validation_log_loss_{method}": loss for method, loss in boosted.losses.items()},
+        },
+        reliability=reliability_bins(believed["test"], truth),
+        block=boosted.block, approve=boosted.approve, reference=_references(history, parts, boosted, values),
+    )  # fmt: skip
+    card = msgspec.structs.replace(card, smoke=_smoke(serving, card, boosted))
+    progress("write", 0.0)
+
+    def check(version_directory: Path) -> Card:
+        model = load_model(version_directory, feature_spec=serving.features.hash, vectorise=None)
+        rows = np.concatenate((parts.train[:PARITY_ROWS], parts.validation, parts.test))
+        inputs = Inputs(scale(values[rows].astype(np.float64), boosted.scaler), None)
+        apart = float(np.abs(model.logits(inputs) - boosted.trees.margins(inputs)).max())
+        if apart > PARITY_MAX:
+            raise ModelRejected(f"the file's margins differ from Python's by {apart:.3g}; at most {PARITY_MAX:g} is allowed")
+        return msgspec.structs.replace(card, parity_max_abs=apart)
+
+    card = write_version(directory, card, graph, calibration, check)
+    load_model(directory, feature_spec=serving.features.hash, vectorise=lambda card, events: inputs_of(serving, card, events))
+    progress("write", 1.0)
+    return TrainingReport(directory, card, figures, rungs, suspicious, left_out)
+
+
+def warm_up(serving: pipeline.Serving, history: History, recipe: BoostRecipe) -> int:
+    """Gives how long the first events only fill windows, ms: the longest window, at most a quarter of what there is."""
+    if recipe.warm_up_ms is not None:
+        return recipe.warm_up_ms
+    longest = max((feature.window_ms + feature.delay_ms for feature in serving.state.features), default=0)
+    return min(longest, int(history.time_ms.max() - history.time_ms.min()) // 4)
+
+
+def top_precision(believed: Float64, positive: Labels, time_ms: npt.NDArray[np.int64], top: int) -> float | None:
+    """Gives the mean over days of the share of positives among the `top` most suspicious of a day; None without a whole day of them."""
+    shares = []
+    for day in np.unique(time_ms // DAY_MS):
+        rows = np.flatnonzero(time_ms // DAY_MS == day)
+        if len(rows) >= top:
+            shares.append(positive[rows[np.argsort(-believed[rows], kind="stable")[:top]]].mean())
+    return round(float(np.mean(shares)), 6) if shares else None
+
+
+def costs(believed: Float64, positive: Labels, recipe: BoostRecipe) -> dict[str, float]:
+    """Gives the cut at which a block costs what a miss costs, a / (a + m), and the dollars per 1,000 events with it and with no model."""
+    cut = recipe.cost_alarm / (recipe.cost_alarm + recipe.cost_miss)
+    blocked = believed > cut
+    spent = recipe.cost_alarm * (blocked & ~positive).sum() + recipe.cost_miss * (~blocked & positive).sum()
+    per_1000 = 1000.0 / max(1, len(positive))
+    return {
+        "cut": round(cut, 6), "per_1000_events": round(float(spent) * per_1000, 4),
+        "per_1000_events_approving_all": round(float(recipe.cost_miss * positive.sum()) * per_1000, 4),
+    }  # fmt: skip
+
+
+def _split(history: History, warm: npt.NDArray[np.intp], recipe: BoostRecipe) -> Split:
+    inside = time_split(history.time_ms[warm], (recipe.train_share, recipe.validation_share), recipe.gap_ms)
+    parts = Split(warm[inside.train], warm[inside.validation], warm[inside.test], "time")
+    for part, rows in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
+        positives = int(history.positive[rows].sum())
+        if min(positives, len(rows) - positives) < 4:
+            raise ConfigError(
+                f"the {part} part has {positives} positives in {len(rows)} rows; it needs 4 of each class", "bring more labelled events"
+            )
+    return parts
+
+
+def _ladder(history: History, values: npt.NDArray[np.float32], names: Sequence[str], parts: Split, believed: Float64) -> list[Rung]:
+    """The pipeline's own rules, the amounts and counts in a linear model, then the trees: what each step is worth on the test part."""
+    train, test = values[parts.train].astype(np.float64), values[parts.test].astype(np.float64)
+    scaler = fit_scaler(train, names)
+    weights, _ = logistic_regression(
+        matrix(Inputs(scale(train, scaler), None), 0), history.positive[parts.train], np.ones(len(names)), 1.0, 17
+    )
+    linear = scale(test, scaler).astype(np.float64) @ weights
+    return ladder({"rules": history.rule_hits[parts.test], "linear": linear, "boosted trees": believed}, history.positive[parts.test])
+
+
+def _references(history: History, parts: Split, boosted: Boosted, values: npt.NDArray[np.float32]) -> dict[str, Reference]:
+    """Features as in training; the score, which training rows would flatter, of later rows."""
+    later = np.concatenate((parts.validation, parts.test))
+    references = {name: reference(history.values[parts.train, place].astype(np.float64)) for place, name in enumerate(history.names)}
+    return references | {"score": reference(logistic(boosted.margins(values[later])))}
+
+
+def _smoke(serving: pipeline.Serving, card: Card, boosted: Boosted) -> tuple[Smoke, ...]:
+    return smoke_examples(lambda events: boosted.trees.margins(inputs_of(serving, card, events)), serving.spec)
+
+
+def _provenance(history: History, parts: Split, warm_up_ms: int, left_out: dict[str, int]) -> dict[str, Any]:
+    named = (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+    return {
+        "files": history.files,
+        "left_out": left_out,
+        "rows": {part: len(rows) for part, rows in named},
+        "positives": {part: int(history.positive[rows].sum()) for part, rows in named},
+        "split": parts.kind,
+        "warm_up_ms": warm_up_ms,
+        "window_ms": [int(history.time_ms.min()), int(history.time_ms.max())],
+        "windows_ms": {part: [int(history.time_ms[rows].min()), int(history.time_ms[rows].max())] for part, rows in named},
+    }

@@ -1,0 +1,118 @@
+"""Training on a history: features are those the line computes, and what is written can serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from streamapp import pipeline
+from streamapp.adapters.models import load_model
+from streamapp.config import load_pipeline
+from streamapp.control.boost import BoostRecipe
+from streamapp.control.history import read_history
+from streamapp.control.payments import PaymentMix, payments
+from streamapp.control.release import assemble, load_serving
+from streamapp.control.train_trees import costs, top_precision, train_trees
+from streamapp.core.errors import ConfigError, ModelRejected
+from streamapp.core.events import Segment
+
+SPEC = load_pipeline("payments")
+SERVING = assemble(SPEC, {}, b"test-key-of-16-b")
+MIX = PaymentMix(seed=3, customers=1_000, terminals=2_000, stolen=0.01)
+RECIPE = BoostRecipe(trees=20, rows_per_leaf=20)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("paid") / "paid.jsonl"
+    path.write_bytes(b"".join((record.value or b"") + b"\n" for record in payments(30_000, MIX)))
+    return path
+
+
+def lines_of(file: Path, count: int) -> list[bytes]:
+    return file.read_bytes().splitlines()[:count]
+
+
+def test_the_history_has_the_features_that_decide_sees_however_it_is_cut(file: Path, tmp_path: Path) -> None:
+    lines = lines_of(file, 6_000)
+    short = tmp_path / "short.jsonl"
+    short.write_bytes(b"\n".join(lines))
+    history = read_history([short], SERVING, "label", "fraud")
+    state, found, first = SERVING.state.new(), [], 0
+    for rows in (1, 7, 992, 3_000, 2_000):
+        part = lines[first : first + rows]
+        offsets = np.arange(first, first + rows, dtype=np.int64)
+        events = [orjson.loads(line) for line in part]
+        times = np.array([event["event_time"] for event in events], np.int64)
+        segment = Segment("t", 0, 1, offsets, times, [event["customer_id"].encode() for event in events], part, [()] * rows)
+        outcome = pipeline.decide(pipeline.plan([segment], SERVING), pipeline.Read(), [state], SERVING, 0, lambda: 0.0)
+        found.append(outcome.features.values.astype(np.float32))
+        first += rows
+    assert np.array_equal(history.values, np.concatenate(found))
+    assert history.values[:, history.names.index("customer_7d_count")].max() > 5, "windows fill"
+    assert history.positive.sum() == sum(b'"label":"fraud"' in line for line in lines)
+
+
+def test_copies_and_rejects_move_nothing_and_the_unlabelled_move_windows(file: Path, tmp_path: Path) -> None:
+    lines = lines_of(file, 3_000)
+    plain = tmp_path / "plain.jsonl"
+    plain.write_bytes(b"\n".join(lines))
+    unlabelled = [line.replace(b'"label":', b'"marked":') if row % 3 == 0 else line for row, line in enumerate(lines)]
+    mixed = [one for row, line in enumerate(unlabelled) for one in ([line, line] if row % 7 == 1 else [line])]
+    mixed.insert(100, lines[5].replace(b'"amount":', b'"amount":-'))
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(b"\n".join(mixed))
+    one, two = (read_history([path], SERVING, "label", "fraud") for path in (plain, other))
+    kept = np.arange(3_000) % 3 != 0
+    assert np.array_equal(one.values[kept], two.values)
+    assert two.left_out["unlabelled"] >= 1_000 and two.left_out["duplicate"] > 250
+    assert [times for reason, times in two.left_out.items() if reason.startswith("rejected")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"not json\n", "no JSON object"),
+        (b'{"customer_id":"c","card_id":"k","terminal_id":"t","amount":1,"label":"fraud"}\n', "no event_time"),
+        (b'{"customer_id":"c","card_id":"k","terminal_id":"t","amount":1,"label":"fraud","event_time":5}\n', "both classes"),
+        (b"\n", "no event in these files"),
+    ],
+)
+def test_data_that_cannot_train_is_refused_with_the_reason(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=says):
+        read_history([path], SERVING, "label", "fraud")
+
+
+def test_a_version_is_written_that_can_serve_and_is_never_overwritten(file: Path, tmp_path: Path) -> None:
+    report = train_trees(SPEC, [file], tmp_path, load_model=load_model, recipe=RECIPE, version="7")
+    card = report.card
+    assert card.parity_max_abs <= 1e-6 and not card.linear and card.framework.startswith("LightGBM")
+    assert card.training["split"] == "time" and report.left_out["warm-up"] > 0
+    ends = [card.training["windows_ms"][part] for part in ("train", "validation", "test")]
+    assert ends[0][1] < ends[1][0] and ends[1][1] < ends[2][0]
+    best = {rung.name: rung.pr_auc or 0.0 for rung in report.ladder}
+    assert best["boosted trees"] > best["rules"]
+    assert len({example.logits for example in card.smoke}) > 1, "smoke examples take different ways through the trees"
+    serving = load_serving(SPEC, tmp_path, b"test-key-of-16-b", load_model, lambda models, name: "7")
+    assert serving.tiers[0].model is not None
+    with pytest.raises(ModelRejected, match="immutable"):
+        train_trees(SPEC, [file], tmp_path, load_model=load_model, recipe=RECIPE, version="7")
+    assert sorted(path.name for path in (tmp_path / "payments").iterdir()) == ["7"]
+
+
+def test_the_best_of_each_day_are_judged_by_day() -> None:
+    day = np.repeat(np.array([0, 86_400_000, 172_800_000]), (4, 4, 1))
+    believed = np.array([0.9, 0.8, 0.1, 0.2, 0.1, 0.9, 0.8, 0.3, 1.0])
+    positive = np.array([1, 1, 0, 1, 1, 0, 1, 0, 0], np.bool_)
+    assert top_precision(believed, positive, day, 2) == 0.75  # the third day has too few events
+    assert top_precision(believed, positive, day, 5) is None
+
+
+def test_the_cost_cut_is_where_a_block_costs_what_a_miss_costs() -> None:
+    found = costs(np.array([0.03, 0.04, 0.5, 0.9]), np.array([True, False, False, True]), BoostRecipe())
+    assert found == {"cut": round(5 / 155, 6), "per_1000_events": 40_000.0, "per_1000_events_approving_all": 75_000.0}
