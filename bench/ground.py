@@ -100,15 +100,15 @@ async def fill(where: Broker, names: Topics, keys: Sequence[bytes | None], value
             await feed.send(keys[at : at + FEED_RECORDS], values[at : at + FEED_RECORDS])
 
 
-async def create(where: Broker, *names: str, **settings: str) -> None:
-    """Creates further topics with the bench's partition count; the embedded broker makes them by itself."""
+async def create(where: Broker, *names: str, partitions: int = PARTITIONS, **settings: str) -> None:
+    """Creates further topics; the embedded broker makes them by itself."""
     if not where.real:
         return
     admin = AIOKafkaAdminClient(bootstrap_servers=where.address)
     await admin.start()
     try:
         wanted = {key.replace("_", "."): value for key, value in settings.items()}
-        answer = await admin.create_topics([NewTopic(name, PARTITIONS, 1, topic_configs=wanted) for name in names])
+        answer = await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=wanted) for name in names])
         if any(error[1] for error in answer.topic_errors):
             raise RuntimeError(f"topics were refused: {answer}")
     finally:

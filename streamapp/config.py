@@ -114,6 +114,7 @@ class Settings:
     bootstrap: str = _setting("127.0.0.1:9092", _servers, "Kafka servers to begin with, HOST:PORT[,HOST:PORT…]")
     pipeline: str = _setting("messages", _text, "pipeline by name, or the path of its file")
     namespace: str = _setting("", _namespace, "first part of all topic names and the consumer group; empty: what the pipeline file says")
+    events_topic: str = _setting("", _namespace, "topic of the events where it was there before us; empty: NAMESPACE.events.v1")
     models: str = _setting("", str, "directory of the models; empty: the one that came with the program")
     partitions: int = _setting(4, _whole(1, 10_000), "partitions of the topics that `topics create` makes")
     replicas: int = _setting(0, _whole(0, 15), "copies of each partition; 0: three, or as many as there are brokers")

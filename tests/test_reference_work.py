@@ -156,3 +156,8 @@ def test_mistakes_of_a_tier_are_told(tier: dict[str, str], told: str) -> None:
     document = {**tomllib.loads(TEXT), "tiers": [tier]}
     with pytest.raises(ConfigError, match=told):
         assemble(parse_spec(document, "reference.toml"), {}, b"k" * 16)
+
+
+def test_the_committed_schemas_are_the_exported_ones() -> None:
+    for path, text in export(SPEC).items():
+        assert (Path(__file__).resolve().parents[1] / "schemas" / path).read_text(encoding="utf-8") == text, "run `streamapp schema export`"

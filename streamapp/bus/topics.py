@@ -43,32 +43,45 @@ DECLARED: Mapping[str, Declared] = {
     "dead_letters": Declared("dead-letters.v1", None, _kept(30) | {"max.message.bytes": str(DEAD_LETTER_BYTES_MAX)}),
     "late": Declared("late.v1", None, _kept(30)),
     "labels": Declared("labels.v1", None, _kept(365)),  # truth comes late and is corrected later still
+    # The journal: unlimited here, because it is trimmed behind its own snapshots; compaction would eat deltas.
+    "state": Declared("state.v1", None, {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}),
     # Partials of all workers are merged by one reader, in order.
     "monitoring": Declared("monitoring.v1", 1, _kept(30)),
     # Read whole by every worker: one partition for one order, compacted so that the last word on each key stays.
     "control": Declared("control.v1", 1, {"cleanup.policy": "compact", "delete.retention.ms": str(7 * DAY_MS)}),
 }
 #: Settings that change what the system promises; any other difference is the operator's choice and only reported.
-PROMISED = frozenset({"cleanup.policy", "message.timestamp.type", "max.message.bytes"})
+PROMISED = frozenset({"cleanup.policy", "message.timestamp.type", "max.message.bytes", "retention.bytes"})
+
+#: Topics of which it may be said how long they are kept; the journal is not among them.
+_RETAINED = frozenset(role for role, declared in DECLARED.items() if "retention.ms" in declared.settings and role != "state")
 
 
 class Topics:
-    """Names of the topics of namespace `ns`; `retention_ms` by role overrides how long one is kept (-1: for ever)."""
+    """Names of the topics of namespace `ns`; `retention_ms` by role overrides how long one is kept (-1: for ever).
 
-    def __init__(self, ns: str, retention_ms: Mapping[str, int] | None = None) -> None:
-        self.ns = ns
+    `events` is the name of an events topic that was there before us; empty: it is named like the others.
+    """
+
+    def __init__(self, ns: str, retention_ms: Mapping[str, int] | None = None, events: str = "") -> None:
+        self.ns, self._events = ns, events
         self.retention_ms = dict(retention_ms or {})
         for role in self.retention_ms:
-            if role not in DECLARED or "retention.ms" not in DECLARED[role].settings:
-                kept = ", ".join(name for name, declared in DECLARED.items() if "retention.ms" in declared.settings)
+            if role not in _RETAINED:
+                kept = ", ".join(sorted(_RETAINED))
                 raise ConfigError(f"no topic {role} whose retention could be set", f"known are {kept}")
         self.events, self.approve, self.review = self._name("events"), self._name("approve"), self._name("review")
         self.block, self.decisions, self.dead_letters = self._name("block"), self._name("decisions"), self._name("dead_letters")
         self.late, self.labels = self._name("late"), self._name("labels")
         self.monitoring, self.control = self._name("monitoring"), self._name("control")
+        self.state = self._name("state")
+
+    def outputs(self) -> tuple[str, ...]:
+        """Gives the topics that answer events, in the order in which the journal notes their offsets: new ones go to the end."""
+        return self.approve, self.review, self.block, self.decisions, self.dead_letters
 
     def _name(self, role: str) -> str:
-        return f"{self.ns}.{DECLARED[role].suffix}"
+        return self._events if role == "events" and self._events else f"{self.ns}.{DECLARED[role].suffix}"
 
     def names(self) -> dict[str, Declared]:
         """Gives every topic name with what it has to be, the events topic first."""

@@ -121,7 +121,7 @@ def _broker(settings: Settings) -> Iterator[Row]:
     from streamapp.config import load_pipeline
 
     spec = load_pipeline(settings.pipeline)
-    topics = Topics(settings.namespace or spec.namespace, spec.topics.retention_ms)
+    topics = Topics(settings.namespace or spec.namespace, spec.topics.retention_ms, settings.events_topic)
     client = client_arguments(settings.kafka)
     reached = asyncio.run(reach(settings.bootstrap, f"{topics.ns}.{spec.pipeline.name}", topics, client, _BROKER_WAIT_S))
     yield Row(

@@ -50,7 +50,7 @@ async def _produce(source: IO[bytes], settings: Settings, rate: float | None) ->
     from streamapp.config import load_pipeline
 
     spec = load_pipeline(settings.pipeline)
-    topic = Topics(settings.namespace or spec.namespace).events
+    topic = Topics(settings.namespace or spec.namespace, events=settings.events_topic).events
     size = _CHUNK if rate is None else max(1, min(_CHUNK, int(rate * 0.02)))
     began = time.monotonic()
     async with feeder(settings.bootstrap, topic, client_arguments(settings.kafka)) as events:

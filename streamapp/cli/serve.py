@@ -36,7 +36,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     Raises what broke: the micro-batches in flight then stay un-acked and are decided again by whoever takes over.
     """
     namespace = settings.namespace or spec.namespace
-    topics = Topics(namespace)
+    topics = Topics(namespace, events=settings.events_topic)
     serving = load(settings, spec)
     warm_up()
     _calm_collector()

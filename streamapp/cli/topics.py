@@ -33,7 +33,7 @@ def create(settings: Settings, as_json: bool) -> None:
     from streamapp.config import load_pipeline
 
     spec = load_pipeline(settings.pipeline)
-    topics = Topics(settings.namespace or spec.namespace, spec.topics.retention_ms)
+    topics = Topics(settings.namespace or spec.namespace, spec.topics.retention_ms, settings.events_topic)
     partitions = settings.partitions if "partitions" in settings.origins else spec.topics.partitions or settings.partitions
     replicas = settings.replicas or spec.topics.replication
     created = asyncio.run(
@@ -59,7 +59,7 @@ def check(context: click.Context, settings: Settings, as_json: bool) -> None:
     from streamapp.config import load_pipeline
 
     spec = load_pipeline(settings.pipeline)
-    topics = Topics(settings.namespace or spec.namespace, spec.topics.retention_ms)
+    topics = Topics(settings.namespace or spec.namespace, spec.topics.retention_ms, settings.events_topic)
     findings = asyncio.run(check_topics(settings.bootstrap, topics, client=client_arguments(settings.kafka)))
     words = "\n".join(f"{finding.topic} {finding.problem}\n    Fix: {finding.fix}" for finding in findings)
     say({"findings": [asdict(finding) for finding in findings]}, words or "All topics are as they have to be.", as_json=as_json)
