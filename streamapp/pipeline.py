@@ -19,6 +19,7 @@ from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
+from streamapp.core.shared import SharedPlan, SharedRead
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
 from streamapp.core.vectorise import Inputs, Ngrams, scale, take
@@ -37,6 +38,7 @@ class Serving:
     spec: PipelineSpec
     decoder: Decoder
     state: StatePlan
+    shared: SharedPlan
     features: FeaturePlan
     rules: Rules
     tiers: tuple[cascade.Tier, ...]
@@ -60,6 +62,7 @@ class Read:
 
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     degraded: tuple[cascade.Degraded, ...] = ()
+    shared: SharedRead | None = None  #  windows of entities that cross partitions; None: all of them are missing
 
 
 def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
@@ -70,7 +73,8 @@ def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
 def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Serving, now_ms: int, clock: Callable[[], float]) -> Outcome:
     """Takes a plan, what was read for it and the state of each segment's partition; gives one verdict per event.
 
-    Deterministic but for `now_ms` and the stage times; `states` move past the plan's rows in place, and `Outcome.steps` is that delta.
+    Deterministic but for `now_ms` and the stage times; `states` and the copy in `read.shared` move past the plan's rows in place;
+    `Outcome.steps` and `Outcome.shared` are those deltas.
     Law: however a stream is cut into plans, routes and features are equal and scores agree within 1e-6.
     `clock` gives seconds and is used for the stage times only.
     """
@@ -84,9 +88,10 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
         started = ended
 
     remembered = serving.state.advance(plan, states)
-    plan.flags |= remembered.flags
+    shared = serving.shared.answer(len(plan), remembered, read.shared)
+    plan.flags |= remembered.flags | shared.flags
     lap("state")
-    features, ngrams = serving.features.measure(plan, read.profiles, remembered.values)
+    features, ngrams = serving.features.measure(plan, read.profiles, np.hstack((remembered.values, shared.values)))
     lap("features")
     hits = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
     ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
@@ -100,7 +105,7 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     lap("explain")
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
-        (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps,
+        (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
     )  # fmt: skip
 
 

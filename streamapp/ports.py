@@ -11,6 +11,7 @@ import numpy.typing as npt
 from streamapp.core.card import Calibration, Card
 from streamapp.core.events import Segment
 from streamapp.core.outcome import Outcome
+from streamapp.core.shared import Asks, SharedEntries, SharedRead
 from streamapp.core.vectorise import Contributions, Inputs
 from streamapp.core.windows_partition import PartitionState
 
@@ -41,6 +42,18 @@ class Journal(Protocol):
 
     async def append(self, outcome: Outcome) -> None:
         """Writes the outcome's steps, one record per partition, and waits for the acknowledgement. Raises BusError."""
+        ...
+
+
+class SharedWindows(Protocol):
+    """The worker's copy of the windows of entities that cross partitions; both ways one round trip, within a deadline, and no failure."""
+
+    async def read(self, asks: Asks) -> SharedRead:
+        """Takes what a plan asks; gives the copy with what others acknowledged meanwhile, or `missing` and the cause in `degraded`."""
+        ...
+
+    async def write(self, written: Mapping[str, SharedEntries]) -> None:
+        """Takes what the rows of an acknowledged outcome wrote, by store; idempotent by event id."""
         ...
 
 

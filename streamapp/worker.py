@@ -3,7 +3,7 @@
 The order is the contract (docs/guarantees.md repeats it):
   1. check that the partitions are still ours
   2. plan, prefetch, decide
-  3. emit verdicts, decisions and dead letters; await every acknowledgement
+  3. emit verdicts, decisions and dead letters; await every acknowledgement; then tell other workers what shared entities did
   4. append the state record; await its acknowledgement
   5. ack the range; offsets are committed
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from streamapp import pipeline
@@ -21,11 +21,28 @@ from streamapp.bus.emit import Delivery
 from streamapp.bus.transport import Batch
 from streamapp.core.events import Plan
 from streamapp.core.outcome import Outcome
-from streamapp.ports import Journal
+from streamapp.core.shared import SharedEntries, SharedPlan
+from streamapp.ports import Journal, SharedWindows
 
 Prefetch = Callable[[Plan], Awaitable[pipeline.Read]]
+#: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
+Share = Callable[[Mapping[str, SharedEntries]], Awaitable[None]]
 #: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
 Observe = Callable[[Outcome, str, int], None]
+
+
+async def tell_nobody(written: Mapping[str, SharedEntries]) -> None:
+    """Share of a pipeline in which no entity crosses partitions."""
+
+
+def reading(plan: SharedPlan, windows: SharedWindows) -> Prefetch:
+    """Gives the prefetch that brings the worker's copy of the shared windows up to date: one round trip per micro-batch."""
+
+    async def prefetch(one: Plan) -> pipeline.Read:
+        brought = await windows.read(plan.asks(one))
+        return pipeline.Read(degraded=brought.degraded, shared=brought)
+
+    return prefetch
 
 
 class InFlight(NamedTuple):
@@ -40,9 +57,17 @@ class InFlight(NamedTuple):
 class Line:
     """Drives micro-batches through the numbered order: while the broker answers for one, the next is decided; effects stay in order."""
 
-    def __init__(self, serving: pipeline.Serving, delivery: Delivery, prefetch: Prefetch, journal: Journal, observe: Observe) -> None:
+    def __init__(
+        self,
+        serving: pipeline.Serving,
+        delivery: Delivery,
+        prefetch: Prefetch,
+        journal: Journal,
+        observe: Observe,
+        share: Share = tell_nobody,
+    ) -> None:
         self.serving = serving  #  replaced as a whole between two micro-batches
-        self._delivery, self._prefetch, self._journal, self._observe = delivery, prefetch, journal, observe
+        self._delivery, self._prefetch, self._journal, self._observe, self._share = delivery, prefetch, journal, observe, share
         self._in_flight: asyncio.Queue[InFlight] = asyncio.Queue()
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
@@ -68,6 +93,8 @@ class Line:
         while True:
             batch, outcome, release, delivered = await self._in_flight.get()
             await delivered  # 3
+            if outcome.shared:
+                await self._share(outcome.shared)
             await self._journal.append(outcome)  # 4
             batch.ack()  # 5
             self._observe(outcome, release, time.time_ns() // 1_000_000)

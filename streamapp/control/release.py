@@ -24,6 +24,7 @@ from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.formula import compile_formula
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
+from streamapp.core.shared import SharedPlan
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import StatePlan
 from streamapp.core.vectorise import Inputs, scale
@@ -61,7 +62,8 @@ def load_serving(
 def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes) -> pipeline.Serving:
     """Takes the models by tier name (a tier without one is left out); gives the frozen bundle. Raises ConfigError, ModelRejected."""
     state = StatePlan(spec)
-    features = FeaturePlan(spec, state.features)
+    shared = SharedPlan(spec)
+    features = FeaturePlan(spec, (*state.features, *shared.features))
     types = {**spec.field_types(), **dict.fromkeys(features.names, "number")}
     rules = compile_rules(spec.rules, types)
     tiers = tuple(
@@ -104,6 +106,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         spec=spec,
         decoder=Decoder(spec),
         state=state,
+        shared=shared,
         features=features,
         rules=rules,
         tiers=tiers,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from streamapp.core.events import Plan
 from streamapp.core.explain import Reason
 from streamapp.core.features import FeatureSet
 from streamapp.core.rules import RuleHits
+from streamapp.core.shared import SharedEntries
 from streamapp.core.state import Step
 
 
@@ -33,3 +34,4 @@ class Outcome:
     decided_at: int  #                        epoch ms
     stage_ms: dict[str, float]
     steps: list[Step]  #                      how the partitions' states moved: the delta for the log
+    shared: Mapping[str, SharedEntries] = field(default_factory=dict)  # by store: what other workers are told once this is acknowledged

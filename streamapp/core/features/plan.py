@@ -48,6 +48,7 @@ class FeaturePlan:
     ) -> tuple[FeatureSet, Ngrams | None]:
         """Takes a plan's rows, the profiles found for their entities and the windows' answers [n, m] (NaN: nothing to go by).
 
+        Local windows come before shared ones; the last of them may be left out and are missing then.
         Gives the features and the hashed n-grams of the text.
         """
         texts: TextColumn | None = None
@@ -77,7 +78,7 @@ class FeaturePlan:
             given[row : row + len(calendar.FEATURES)] = calendar.compute(plan.event_time)
             row += len(calendar.FEATURES)
         if windows is not None:
-            given[row:] = windows.T
+            given[row : row + windows.shape[1]] = windows.T
         unknown = np.isnan(given)
         np.copyto(given, self._default, where=unknown)
         bounded = np.clip(given, self._low, self._high)

@@ -1,0 +1,226 @@
+"""Windows of entities that cross partitions (ip, device, terminal): asked for, answered and moved by rows, as the local ones are.
+
+The contract: every worker keeps a copy of the entities its own partitions meet. Before a micro-batch is decided the copy takes in what
+other workers have acknowledged since; then the rows themselves move it, so that micro-batches in flight count at once. Hence a feature is
+exact in event time over (a) all that this worker decided and (b) all that others had acknowledged when the micro-batch was read, and
+eventually consistent beyond that: an event that another worker has in flight is not seen yet, and nothing decided is decided again.
+A single worker, and a replay that merges partitions by event time, see everything. Idempotent by event id over the pipeline's horizon.
+
+Lateness is that of the row's own partition: one that lags behind the others is answered as of its own time from what the longest window
+of the *newest* row of that entity still holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from streamapp.core.cascade import Degraded
+from streamapp.core.dedupe import SeenIds
+from streamapp.core.events import Flag, Plan
+from streamapp.core.spec import PipelineSpec, local_entities
+from streamapp.core.state import Remembered
+from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, entries, parse_velocity
+from streamapp.core.windows import EVENT, QUERY, WRITE, Int8, Int32, Int64, WindowStore
+from streamapp.core.windows_clock import Clock
+from streamapp.core.windows_partition import Entries
+
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What n rows of a plan ask of the shared stores: entries by store in plan order, and the newest event time among them, ms."""
+
+    entries: Mapping[str, Entries]
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedEntries:
+    """k entries of one store, as they travel: name int64[k, 2], id int64[k, 2] of the event, time int64[k] ms, value [k, v], key [k, q]."""
+
+    name: Int64
+    id: Int64
+    time: Int64
+    value: Int64
+    key: Int64
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+@dataclass(slots=True)
+class SharedState:
+    """One worker's copy: a window store and the ids seen, by store. Moved by `SharedPlan` only."""
+
+    stores: dict[str, WindowStore]
+    seen: dict[str, SeenIds]
+    clock: dict[str, Clock]
+
+    def merge(self, name: str, given: SharedEntries) -> int:
+        """Takes entries that others acknowledged, in any order and any number of times; gives how many were new."""
+        seen, clock = self.seen[name], self.clock[name]
+        admission = seen.admit(given.id, given.time, given.time, clock)
+        new = ~admission.duplicate
+        time, count = given.time[new], int(np.count_nonzero(new))
+        self.stores[name].apply(given.name[new], time, time, given.value[new], given.key[new], np.full(count, WRITE, np.int8))
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRead:
+    """What prefetch brought for a plan: its asks, the worker's copy, and whether it may be believed.
+
+    `missing`: the features are missing and their indicator is 1; the rows move the copy all the same.
+    """
+
+    asks: Asks
+    state: SharedState
+    missing: bool = False
+    degraded: tuple[Degraded, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the copy gave for n rows: feature columns [n, m] (NaN: nothing to go by), flags int32[n], and what is to be told to others."""
+
+    values: Float64
+    flags: Int32
+    written: Mapping[str, SharedEntries] = field(default_factory=dict)
+
+
+class SharedPlan:
+    """The shared state of one pipeline: stores of entities that are neither key nor colocated, and the features that come of them."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        velocity, _ = parse_velocity(spec.velocity, {name: one.type for name, one in spec.event.fields.items()})
+        local = local_entities(spec)
+        self.stores: tuple[StoreSpec, ...] = tuple(store for store in velocity.stores if store.entity not in local)
+        self._answered = tuple(feature for feature in velocity.features if feature.entity not in local)
+        self.features: tuple[VelocityFeature, ...] = (*self._answered, *map(_indicator, self.stores))
+        self.names = tuple(feature.name for feature in self.features)
+        self.keep_ms = max((store.plan.keep_ms for store in self.stores), default=0)
+        self.horizon_ms, self._skew_max_ms = duration_ms(spec.state.horizon), duration_ms(spec.state.skew_max)
+
+    def new(self) -> SharedState:
+        """Gives the copy of a worker that has met nobody."""
+        return SharedState(
+            {store.name: WindowStore(store.plan) for store in self.stores},
+            {store.name: SeenIds(self.horizon_ms) for store in self.stores},
+            {store.name: Clock(0) for store in self.stores},
+        )
+
+    def asks(self, plan: Plan) -> Asks:
+        """Takes a plan; gives what its rows ask."""
+        hashed: dict[str, Int64] = {}
+        asked: dict[str, Entries] = {}
+        for store in self.stores:
+            if store.fed_by == "labels":  # events only ask: the truth comes by another topic
+                name = entries(StoreSpec(store.name, store.entity, "labels", (), (), store.plan), plan.column, hashed)[0]
+                value, key = np.zeros((len(plan), len(store.values)), np.int64), np.zeros((len(plan), len(store.keys)), np.int64)
+                asked[store.name] = Entries(name, value, key, np.full(len(plan), QUERY, np.int8))
+            else:
+                asked[store.name] = Entries(*entries(store, plan.column, hashed))
+        skewed = plan.event_time > plan.received_at + self._skew_max_ms
+        return Asks(asked, int(np.where(skewed, plan.received_at, plan.event_time).max(initial=0)))
+
+    def answer(self, n: int, remembered: Remembered, read: SharedRead | None) -> Shared:
+        """Takes what the partitions' states gave for the plan's n rows, and what was read; gives features, and moves the copy in place.
+
+        Rows of one partition keep their order; partitions are merged by their high marks. None: nothing is kept, all is missing.
+        """
+        values = np.full((n, len(self.features)), np.nan, order="F")
+        flags = np.zeros(n, np.int32)
+        if not n or not self.stores or read is None:
+            return Shared(values, flags)
+        ticks = [step.moved.admission.ticks for step in remembered.steps]
+        time, high = np.concatenate([one.time for one in ticks]), np.concatenate([one.high for one in ticks])
+        ids = np.concatenate([step.rows.event_id for step in remembered.steps])
+        order = np.argsort(high, kind="stable")
+        time, high, ids, fresh = time[order], high[order], ids[order], ~remembered.duplicate[order]
+        written: dict[str, SharedEntries] = {}
+        for place, store in enumerate(self.stores):
+            given = read.asks.entries[store.name]
+            name, value, key = given.name[order], given.value[order], given.key[order]
+            there = (name != 0).any(axis=1)
+            mode, new = _modes(read.state, store, ids, time, fresh & there)
+            answers = read.state.stores[store.name].advance(name, time, high, value, key, mode)
+            new &= (answers.flags & Flag.LATE) == 0
+            if store.fed_by == "events" and new.any():
+                written[store.name] = SharedEntries(name[new], ids[new], time[new], value[new], key[new])
+            indicator = len(self._answered) + place
+            values[order, indicator] = 1.0 if read.missing else ~there
+            if read.missing:
+                continue
+            flags[order] |= answers.flags
+            for column, feature in enumerate(self._answered):
+                if feature.store == store.name:
+                    values[order, column] = answers.value[:, feature.position]
+        return Shared(values, flags, written)
+
+    def layout(self, name: str) -> str:
+        """Gives a short hash of what an entry of the store is made of: entries of another layout are other entries."""
+        store = next(store for store in self.stores if store.name == name)
+        return blake2b(repr((store.entity, store.fed_by, store.values, store.keys)).encode(), digest_size=4).hexdigest()
+
+
+def _modes(state: SharedState, store: StoreSpec, ids: Int64, time: Int64, taking_part: Bool) -> tuple[Int8, Bool]:
+    """Gives each row's mode, and whether its event is new to the store: one that came back after a crash asks, and is not counted twice."""
+    mode, new = np.zeros(len(time), np.int8), np.zeros(len(time), np.bool_)
+    if store.fed_by == "labels":
+        mode[taking_part] = QUERY
+        return mode, new
+    part = time[taking_part]
+    admission = state.seen[store.name].admit(ids[taking_part], part, part, state.clock[store.name])
+    new[taking_part] = ~admission.duplicate
+    mode[taking_part] = QUERY
+    mode[new] = EVENT
+    return mode, new
+
+
+def _indicator(store: StoreSpec) -> VelocityFeature:
+    name = f"{store.name.replace('.', '_')}_windows_missing"
+    told = f"1 where the windows of {store.entity} are not known: no {store.entity}, or their store did not answer"
+    return VelocityFeature(name, name, store.name, -1, "missing", store.entity, 0, 0, 1.0, told)
+
+
+# On the wire an entry is a row of little-endian int64: time, id (2), writer, values, keys. Entries of one entity lie end to end.
+
+FIXED = 4
+
+
+def pack(given: SharedEntries, writer: int) -> tuple[bytes, Int64, bytes]:
+    """Takes k entries and who writes them; gives e entities' names (16 bytes each), bytes per entity int64[e], and the rows, grouped."""
+    order = np.lexsort((given.name[:, 1], given.name[:, 0]))
+    name = given.name[order]
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (name[1:] != name[:-1]).any(axis=1)
+    at = np.flatnonzero(first)
+    rows = np.empty((len(order), FIXED + given.value.shape[1] + given.key.shape[1]), "<i8")
+    rows[:, 0], rows[:, 1:3], rows[:, 3] = given.time[order], given.id[order], writer
+    rows[:, FIXED : FIXED + given.value.shape[1]] = given.value[order]
+    rows[:, FIXED + given.value.shape[1] :] = given.key[order]
+    lengths = np.diff(np.append(at, len(order))) * rows.shape[1] * 8
+    return name[at].astype("<i8").tobytes(), lengths, rows.tobytes()
+
+
+def unpack(names: Sequence[bytes], lengths: Sequence[int], rows: bytes, values: int, keys: int, writer: int) -> SharedEntries:
+    """Takes entities, their bytes in `rows` and the columns of an entry; gives the entries that others than `writer` wrote.
+
+    Raises ValueError where the bytes are no whole number of entries.
+    """
+    width = 8 * (FIXED + values + keys)
+    if any(length % width for length in lengths) or sum(lengths) != len(rows):
+        raise ValueError("these are no entries of this store")
+    table = np.frombuffer(rows, "<i8").reshape(-1, width // 8)
+    who = np.repeat(np.frombuffer(b"".join(names), "<i8").reshape(-1, 2), np.array(lengths, np.int64) // width, axis=0)
+    foreign = table[:, 3] != writer
+    table, who = table[foreign].astype(np.int64), who[foreign].astype(np.int64)
+    split = FIXED + values
+    return SharedEntries(who, table[:, 1:3].copy(), table[:, 0].copy(), table[:, FIXED:split].copy(), table[:, split:].copy())
