@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from streamapp import pipeline
 from streamapp.control.dataset import is_positive
+from streamapp.control.release import measured
 from streamapp.core.errors import ConfigError
 from streamapp.core.events import Plan, Segment
 from streamapp.core.features import FeatureSet
@@ -66,6 +67,7 @@ class _Reader:
         beside: Any = msgspec.defstruct("Beside", wanted, rename={"label": label_field, "key": key}, gc=False)
         self._beside: Callable[[bytes], Any] = msgspec.json.Decoder(beside).decode
         self._states: list[PartitionState] = [serving.state.new()]
+        self._shared = serving.shared.new()
         self._row = 0
         self._parts: list[tuple[npt.NDArray[Any], ...]] = []
         self._left_out: Counter[str] = Counter()
@@ -86,8 +88,7 @@ class _Reader:
         segment = Segment("training", 0, 0, offsets, times, keys, lines, [()] * n)
         plan = pipeline.plan([segment], self._serving)
         self._left_out.update(f"rejected: {reject.code.value}" for reject in plan.rejects)
-        remembered = self._serving.state.advance(plan, self._states)
-        features, _ = self._serving.features.measure(plan, {}, remembered.values)
+        features, _, remembered = measured(plan, self._states, self._shared, self._serving)
         labels = [beside[row].label for row in plan.index.tolist()]
         labelled = np.array([label is not None for label in labels], np.bool_)
         copy = remembered.duplicate

@@ -124,7 +124,7 @@ def warm_up(serving: pipeline.Serving, history: History, recipe: BoostRecipe) ->
     """Gives how long the first events only fill windows, ms: the longest window, at most a quarter of what there is."""
     if recipe.warm_up_ms is not None:
         return recipe.warm_up_ms
-    longest = max((feature.window_ms + feature.delay_ms for feature in serving.state.features), default=0)
+    longest = max((feature.window_ms + feature.delay_ms for feature in (*serving.state.features, *serving.shared.features)), default=0)
     return min(longest, int(history.time_ms.max() - history.time_ms.min()) // 4)
 
 

@@ -18,6 +18,7 @@ from streamapp.control.release import assemble, load_serving
 from streamapp.control.train_trees import costs, top_precision, train_trees
 from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.events import Segment
+from streamapp.core.shared import SharedRead
 
 SPEC = load_pipeline("payments")
 SERVING = assemble(SPEC, {}, b"test-key-of-16-b")
@@ -41,18 +42,21 @@ def test_the_history_has_the_features_that_decide_sees_however_it_is_cut(file: P
     short = tmp_path / "short.jsonl"
     short.write_bytes(b"\n".join(lines))
     history = read_history([short], SERVING, "label", "fraud")
-    state, found, first = SERVING.state.new(), [], 0
+    state, shared, found, first = SERVING.state.new(), SERVING.shared.new(), [], 0
     for rows in (1, 7, 992, 3_000, 2_000):
         part = lines[first : first + rows]
         offsets = np.arange(first, first + rows, dtype=np.int64)
         events = [orjson.loads(line) for line in part]
         times = np.array([event["event_time"] for event in events], np.int64)
         segment = Segment("t", 0, 1, offsets, times, [event["customer_id"].encode() for event in events], part, [()] * rows)
-        outcome = pipeline.decide(pipeline.plan([segment], SERVING), pipeline.Read(), [state], SERVING, 0, lambda: 0.0)
+        plan = pipeline.plan([segment], SERVING)
+        read = pipeline.Read(shared=SharedRead(SERVING.shared.asks(plan), shared))
+        outcome = pipeline.decide(plan, read, [state], SERVING, 0, lambda: 0.0)
         found.append(outcome.features.values.astype(np.float32))
         first += rows
     assert np.array_equal(history.values, np.concatenate(found))
-    assert history.values[:, history.names.index("customer_7d_count")].max() > 5, "windows fill"
+    for name in ("customer_7d_count", "terminal_7d_count", "ip_24h_count"):
+        assert history.values[:, history.names.index(name)].max() > 5, "windows fill"
     assert history.positive.sum() == sum(b'"label":"fraud"' in line for line in lines)
 
 
