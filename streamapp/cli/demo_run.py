@@ -27,6 +27,7 @@ CHUNK = 400  # events per send while as much as possible is sent
 #: The run fails when nothing is answered for so long.
 SILENCE_MAX_S = 30.0
 _TICK_S = 0.02
+_PACE_S = 0.01  # between two sends of a steady flow: a producer that lingers a little, as most do
 Ticks = Sequence[Callable[[], None]]
 _SECOND = 1.0
 _KEPT_TEXTS = 4 * WAITING_MAX
@@ -163,7 +164,7 @@ class Run:
             sent += len(events)
             self._forget()
             self.peak_waiting = max(self.peak_waiting, self.ledger.waiting)
-            await self._pause(ticks, reading, seconds=0.0 if phase.rate is None else 0.002)
+            await self._pause(ticks, reading, seconds=0.0 if phase.rate is None else _PACE_S)
 
     async def _pause(self, ticks: Ticks, reading: asyncio.Task[None], seconds: float = _TICK_S) -> None:
         if reading.done():
