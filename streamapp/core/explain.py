@@ -17,8 +17,8 @@ TOP_REASONS = 3
 #: Names of the n-gram groups; an n-gram itself is text and is named by `trace` only.
 NGRAM_GROUPS = ("word_ngrams", "character_ngrams")
 _GROUP_WORDS = {
-    "word_ngrams": "the words used",
-    "character_ngrams": "the way the words are written",
+    "word_ngrams": "the choice of words",
+    "character_ngrams": "the spelling",
 }
 
 
@@ -58,10 +58,10 @@ class Explainable(Protocol):
 class ModelReasons:
     """Turns grouped contributions into reasons; built once per model, since sentences and usual values come from its card."""
 
-    def __init__(self, label: str, names: Sequence[str], descriptions: Sequence[str], usual: Sequence[float]) -> None:
-        """Takes the numeric inputs' names with their descriptions and training means (the `limit` a value is compared with)."""
+    def __init__(self, label: str, names: Sequence[str], words: Sequence[str], usual: Sequence[float]) -> None:
+        """Takes the numeric inputs' names, the words for them, and their training means (the `limit` a value is compared with)."""
         self._names = (*names, *NGRAM_GROUPS)
-        self._words = (*descriptions, *(_GROUP_WORDS[group] for group in NGRAM_GROUPS))
+        self._words = (*words, *(_GROUP_WORDS[group] for group in NGRAM_GROUPS))
         self._usual = tuple(round(mean, 4) for mean in usual)
         self._codes = tuple(f"model_{name}" for name in self._names)
         self._sides = (f"speaks against {label}", f"speaks for {label}")
@@ -90,10 +90,10 @@ class ModelReasons:
                 side = self._sides[share > 0]
                 if place < numeric:
                     value, limit = row[place], self._usual[place]
-                    text = f"{self._words[place]} is {value:g} (usual: {limit:g}), which {side}"
+                    text = f"{self._words[place]} is {value:.3g} (usual: {limit:.3g}), which {side}"
                     reasons.append(Reason(self._codes[place], text, self._names[place], value, limit, share))
                 else:
-                    reasons.append(Reason(self._codes[place], f"{self._words[place]}: {side}", self._names[place], weight=share))
+                    reasons.append(Reason(self._codes[place], f"{self._words[place]} {side}", self._names[place], weight=share))
             rows.append(reasons)
         return rows
 
