@@ -90,6 +90,7 @@ class Watch:
         """Sends what is counted and not sent yet: the worker stops."""
         if self._merging is not None:
             self._merging.cancel()
+            await asyncio.wait({self._merging})
         self._close(self._windows.flush())
         await self._publish()
 
