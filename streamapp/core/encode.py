@@ -15,6 +15,7 @@ import numpy.typing as npt
 from streamapp.core.events import FLAG_NAMES, Plan
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
+from streamapp.core.weave import NamedRows
 
 _json = msgspec.json.Encoder().encode
 _EMPTY = msgspec.Raw(b"[]")
@@ -64,7 +65,7 @@ class VerdictEncoder:
         self._entity = blake2b(key=entity_key, digest_size=16)
         self._row = msgspec.defstruct("Verdict", [(name, Any) for name in fields], gc=False, frozen=True)
         self._columns = [COLUMNS[name] for name in fields]
-        self._features = msgspec.defstruct("Features", [(name, Any) for name in feature_names], gc=False, frozen=True)
+        self._features = NamedRows(feature_names)
 
     def verdicts(self, outcome: Outcome) -> list[bytes]:
         """Gives one JSON document per row, in plan order."""
@@ -73,7 +74,7 @@ class VerdictEncoder:
 
     def decisions(self, outcome: Outcome, verdicts: Sequence[bytes]) -> list[bytes]:
         """Gives each verdict with its named feature values and, where there is text, its sha256 (never the text)."""
-        features = map(_json, map(self._features, *outcome.features.values.T.tolist()))
+        features = self._features.encode(outcome.features.values)
         if self._text_field is None:
             return [b'%b,"features":%b}' % (verdict[:-1], row) for verdict, row in zip(verdicts, features, strict=True)]
         digests = [sha256(text.encode("utf-8", "surrogatepass")).hexdigest().encode() for text in outcome.plan.column(self._text_field)]

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from streamapp.core.vectorise import Contributions, Inputs, Ngrams
 
@@ -41,12 +42,18 @@ def group_contributions(shares: Contributions, ngrams: Ngrams | None) -> npt.NDA
     rows, numeric = shares.numeric.shape
     grouped = np.zeros((rows, numeric + len(NGRAM_GROUPS)))
     grouped[:, :numeric] = shares.numeric
-    if ngrams is not None and rows:
-        row = np.repeat(np.arange(rows), np.diff(ngrams.start))
-        for group in range(len(NGRAM_GROUPS)):
-            mine = ngrams.family == group
-            grouped[:, numeric + group] = np.bincount(row[mine], weights=shares.ngram[mine], minlength=rows)
+    if ngrams is not None:
+        _add_by_family(ngrams.start, ngrams.family, shares.ngram, numeric, grouped)
     return grouped
+
+
+@njit(cache=True, nogil=True)
+def _add_by_family(
+    start: npt.NDArray[np.int64], family: npt.NDArray[np.int8], share: npt.NDArray[np.float64], first: int, grouped: npt.NDArray[np.float64]
+) -> None:
+    for row in range(start.size - 1):
+        for place in range(start[row], start[row + 1]):
+            grouped[row, first + family[place]] += share[place]
 
 
 class Explainable(Protocol):

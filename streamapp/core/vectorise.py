@@ -68,12 +68,14 @@ def take_ngrams(ngrams: Ngrams, rows: npt.NDArray[np.intp]) -> Ngrams:
 
 
 def slices(ngrams: Ngrams) -> list[Int64]:
-    """Cuts all rows, shortest first, into slices to be padded together; each row is in exactly one.
+    """Cuts all rows into slices of similar lengths to be padded together, short ones first; each row is in exactly one.
 
     Laws: padded to its longest row, a slice has at most 2 x max(its n-grams, SLICE_WASTE_CELLS) cells, and at most SLICE_CELLS_MAX
     unless it is one row. O(n log n).
     """
     lengths = np.diff(ngrams.start)
+    if len(lengths) * int(lengths.max(initial=0)) <= SLICE_WASTE_CELLS:  # thin traffic: one slice, whatever the rows
+        return [np.arange(len(lengths))]
     order = np.argsort(lengths, kind="stable")
     return np.split(order, _cuts(lengths[order], SLICE_WASTE_CELLS, SLICE_CELLS_MAX))
 

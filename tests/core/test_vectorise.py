@@ -62,7 +62,7 @@ def cuts_in_python(lengths: list[int]) -> list[list[int]]:
 def test_slices_hold_each_row_once_and_waste_little(lengths: list[int]) -> None:
     ngrams = Ngrams(np.concatenate(([0], np.cumsum(lengths))).astype(np.int64), *(np.empty(0, t) for t in (np.int32, np.float32, np.int8)))
     found = slices(ngrams)
-    assert [rows.tolist() for rows in found] == cuts_in_python(lengths)
+    assert [sorted(rows.tolist()) for rows in found] == [sorted(rows) for rows in cuts_in_python(lengths)]
     assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
     for rows in found:
         used = [lengths[row] for row in rows]
