@@ -86,12 +86,23 @@ class Sample:
     answer: Mapping[str, Any]
 
     @property
+    def mistake(self) -> bool:
+        """Whether the event's label says otherwise: ham that was blocked, spam that was approved."""
+        if self.kind not in _OPPOSITE:
+            return False
+        event = msgspec.json.decode(self.event)
+        return isinstance(event, dict) and event.get("label") == _OPPOSITE[self.kind]
+
+    @property
     def text(self) -> str:
         """What the event said, as far as it can be read."""
         try:
             return str(msgspec.json.decode(self.event)["text"])
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             return self.event.decode("utf-8", "replace")
+
+
+_OPPOSITE = {"block": "ham", "approve": "spam"}
 
 
 def percentiles(latency_ms: Sequence[int]) -> tuple[float | None, float | None]:
