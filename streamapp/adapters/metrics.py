@@ -109,7 +109,8 @@ class Metrics(Collector):
     def decided(self, outcome: Outcome, deciders: Sequence[str], release: str, acked_ms: int) -> None:
         """Counts one micro-batch whose verdicts and dead letters the broker has, at epoch ms `acked_ms`."""
         plan, n = outcome.plan, len(outcome.plan)
-        self.count("streamapp_events_total", by=n + len(plan.rejects))
+        refused = int(np.count_nonzero(outcome.route < 0))  # counted below, among the rejects
+        self.count("streamapp_events_total", by=n - refused + len(plan.rejects))
         self._histogram("streamapp_batch_rows").add(np.array([n + len(plan.rejects)], np.float64))
         for name, ms in outcome.stage_ms.items():
             self.timed(name, ms / 1e3)
@@ -122,7 +123,9 @@ class Metrics(Collector):
         # A clock that is behind the broker's would count below zero.
         self._histogram("streamapp_decision_latency_seconds").add(np.maximum(acked_ms - plan.received_at, 0) / 1e3)
         self._histogram("streamapp_probability", release).add(outcome.probability[~np.isnan(outcome.probability)])
-        pairs = np.bincount(outcome.route.astype(np.int64) * len(deciders) + outcome.decided_by, minlength=len(ROUTE_NAMES) * len(deciders))
+        told = outcome.route >= 0  # a verdict that the broker refused for its size is a dead letter, and has no route
+        places = outcome.route[told].astype(np.int64) * len(deciders) + outcome.decided_by[told]
+        pairs = np.bincount(places, minlength=len(ROUTE_NAMES) * len(deciders))
         verdicts = self._counters["streamapp_verdicts_total"]
         for pair in np.flatnonzero(pairs).tolist():
             route, decider = divmod(pair, len(deciders))

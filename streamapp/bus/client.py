@@ -85,8 +85,8 @@ class LoopClient(AIOKafkaConsumerThread):
 
     @property
     def generation(self) -> int:
-        """The group generation as the coordinator client knows it; -1 after it was told that it is no member."""
-        return int(self.kafka._coordinator.generation)
+        """The group generation as the coordinator client knows it; -1 before the start and after it was told that it is no member."""
+        return int(self.kafka._coordinator.generation) if self._consumer is not None else -1
 
     def in_session(self, now: float) -> bool:
         """Gives whether the last accepted heartbeat is younger than the session timeout, at `now` (monotonic s)."""

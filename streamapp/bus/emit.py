@@ -31,8 +31,9 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 class Delivery:
     """Sends the outputs of micro-batches in the order it is called; `acks=all` and idempotence are the producer's."""
 
-    def __init__(self, producer: AIOKafkaProducer, topics: Topics) -> None:
-        self._producer = producer
+    def __init__(self, producer: AIOKafkaProducer, topics: Topics, batch_bytes_max: int = BATCH_BYTES_MAX) -> None:
+        """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics."""
+        self._producer, self._batch_bytes_max = producer, batch_bytes_max
         self._topics = topics
         self._by_route = tuple(getattr(topics, name) for name in ROUTE_NAMES)
 
@@ -56,10 +57,10 @@ class Delivery:
                 routes = outcome.route[low:high]
                 decided = list(zip(keys, verdicts[low:high], headers, strict=True))
                 for route, topic in enumerate(self._by_route):
-                    acks += await self._send(topic, segment.partition, _only(decided, routes == route), BATCH_BYTES_MAX, now_ms)
+                    acks += await self._send(topic, segment.partition, _only(decided, routes == route), self._batch_bytes_max, now_ms)
                 if decisions is not None:
                     known = _only(list(zip(keys, decisions[low:high], headers, strict=True)), routes != UNDECIDED)
-                    acks += await self._send(self._topics.decisions, segment.partition, known, BATCH_BYTES_MAX, now_ms)
+                    acks += await self._send(self._topics.decisions, segment.partition, known, self._batch_bytes_max, now_ms)
             for place, letters in _letters(plan.rejects, plan.segments, now_ms).items():
                 partition = plan.segments[place].partition
                 acks += await self._send(self._topics.dead_letters, partition, letters, LETTERS_BYTES_MAX, now_ms)
@@ -87,7 +88,7 @@ class Delivery:
         return [await self._producer.send_batch(batch, topic, partition=partition) for batch in fill(messages, size_max, now_ms)]
 
     def _reject_oversized(self, outcome: Outcome, largest: Sequence[bytes]) -> None:
-        limit = BATCH_BYTES_MAX - MESSAGE_OVERHEAD_BYTES
+        limit = self._batch_bytes_max - MESSAGE_OVERHEAD_BYTES
         if max(map(len, largest), default=0) <= limit:
             return
         plan = outcome.plan

@@ -47,17 +47,18 @@ async def reach(bootstrap: str, group: str, topics: Topics, client: Mapping[str,
 
 
 async def _administrable(bootstrap: str, client: Mapping[str, Any] | None) -> bool:
+    """A cluster without a controller, such as the embedded one, has nobody who could create or describe a topic."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **(client or {}))
     try:
         await admin.start()
-        await admin.describe_cluster()
+        cluster = await admin.describe_cluster()
+        return cluster["controller_id"] in {broker["node_id"] for broker in cluster["brokers"]}
     except IncompatibleBrokerVersion:
         return False
     except KafkaError as failed:
         raise BusError(f"the broker at {bootstrap} refuses administration: {failed}", "check this user's rights") from failed
     finally:
         await admin.close()
-    return True
 
 
 async def _refused(bootstrap: str, group: str, topics: Topics, present: list[str], client: Mapping[str, Any] | None) -> list[str]:

@@ -49,8 +49,8 @@ class Child:
         return self.lines[0]
 
     def last_words(self) -> str:
-        """Gives the last lines the child wrote, as one line."""
-        return " | ".join(line for line in self.lines[-4:] if line)
+        """Gives the last line the child wrote that says anything."""
+        return next((line.strip() for line in reversed(self.lines) if line.strip(" |+-")), "")
 
     @property
     def running(self) -> bool:

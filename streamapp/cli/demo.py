@@ -17,7 +17,7 @@ import click
 
 from streamapp.cli.children import Children
 from streamapp.cli.options import json_output, settings
-from streamapp.config import KAFKA_PREFIX, Settings
+from streamapp.config import KAFKA_PREFIX, PREFIX, Settings
 from streamapp.core.errors import BusError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ DEFAULT_EVENTS = 50_000
 STEADY_SHARE = 0.6
 STEADY_PER_S = 2_500.0
 _BROKER_START_S = 20.0
+#: The embedded broker answers a long poll when it ends, not when a record comes: long ones would be all the latency there is.
+_EMBEDDED_FETCH_WAIT_MS = 4
 _WORKER_START_S = 180.0  # the very first start compiles kernels
 
 
@@ -138,10 +140,15 @@ async def _with_worker(children: Children, settings: Settings, wish: Wish, topic
     answers = [topics.approve, topics.review, topics.block, topics.dead_letters, topics.monitoring]
     async with (
         feeder(settings.bootstrap, topics.events, client) as feed,
-        follower(settings.bootstrap, answers, client, fetch_wait_ms=10) as follow,
+        follower(settings.bootstrap, answers, client, fetch_wait_ms=_EMBEDDED_FETCH_WAIT_MS) as follow,
     ):
         port = _free_port()
-        children.start("worker", _worker_arguments(settings, port), _worker_environment(settings), wish.log_file("worker"))
+        children.start(
+            "worker",
+            _worker_arguments(settings, port),
+            _worker_environment(settings, embedded=wish.bootstrap is None),
+            wish.log_file("worker"),
+        )
         await _ready(children, port)
         begun()
         run = Run(feed, follow, topics, _events(wish), _phases(wish))
@@ -158,9 +165,10 @@ def _worker_arguments(settings: Settings, port: int) -> list[str]:
     return arguments + (["--models", settings.models] if settings.models else [])
 
 
-def _worker_environment(settings: Settings) -> dict[str, str]:
+def _worker_environment(settings: Settings, *, embedded: bool) -> dict[str, str]:
     """Kafka settings travel as environment: an argument would show a password to everybody on this machine."""
-    return {f"{KAFKA_PREFIX}{key.upper().replace('.', '_')}": str(value) for key, value in settings.kafka.items()}
+    paced = {f"{PREFIX}FETCH_WAIT_MS": str(_EMBEDDED_FETCH_WAIT_MS)} if embedded and "fetch_wait_ms" not in settings.origins else {}
+    return paced | {f"{KAFKA_PREFIX}{key.upper().replace('.', '_')}": str(value) for key, value in settings.kafka.items()}
 
 
 async def _ready(children: Children, port: int) -> None:

@@ -139,15 +139,16 @@ def _drift(run: Run) -> Table:
 
 
 def _chosen(run: Run) -> list[Sample]:
-    """Gives a few samples of each kind; of the blocked ones, those that hide what they say come first."""
+    """Gives a few samples of each kind, at most one mistake among them; those that hide what they say come first."""
     chosen: list[Sample] = []
     for kind, count in _SHOWN.items():
         mine = [sample for sample in run.samples if sample.kind == kind]
-        mine.sort(key=lambda sample: sample.text.isascii())
+        mistakes = [sample for sample in mine if sample.mistake]
+        mine = sorted((sample for sample in mine if not sample.mistake), key=lambda sample: sample.text.isascii())
         different: dict[str, Sample] = {}
         for sample in [*mine[:1], *reversed(mine[1:])]:
             different.setdefault(sample.text[:12], sample)
-        chosen += list(different.values())[:count]
+        chosen += (list(different.values())[: count - bool(mistakes and count > 1)] + mistakes[-1:])[:count]
     return chosen
 
 
@@ -160,6 +161,8 @@ def _in_words(sample: Sample, width: int) -> Text:
         because = f"{answer.get('dlq.reason')} at {answer.get('dlq.path')}: {answer.get('__streams.errors.message')}"
     else:
         because = surety(answer) + (f"; {reason_words(answer)}" if answer.get("reasons") else "")
+    if sample.mistake:
+        words.append(f"{'':14}a mistake: its label says otherwise\n", style="red")
     for line in textwrap.wrap(because, max(40, width - 16)):
         words.append(f"{'':14}{line}\n", style="dim")
     return words

@@ -27,6 +27,7 @@ CHUNK = 400  # events per send while as much as possible is sent
 #: The run fails when nothing is answered for so long.
 SILENCE_MAX_S = 30.0
 _TICK_S = 0.02
+_PACE_S = 0.01  # between two sends of a steady flow: a producer that lingers a little, as most do
 Ticks = Sequence[Callable[[], None]]
 _SECOND = 1.0
 _KEPT_TEXTS = 4 * WAITING_MAX
@@ -85,12 +86,23 @@ class Sample:
     answer: Mapping[str, Any]
 
     @property
+    def mistake(self) -> bool:
+        """Whether the event's label says otherwise: ham that was blocked, spam that was approved."""
+        if self.kind not in _OPPOSITE:
+            return False
+        event = msgspec.json.decode(self.event)
+        return isinstance(event, dict) and event.get("label") == _OPPOSITE[self.kind]
+
+    @property
     def text(self) -> str:
         """What the event said, as far as it can be read."""
         try:
             return str(msgspec.json.decode(self.event)["text"])
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             return self.event.decode("utf-8", "replace")
+
+
+_OPPOSITE = {"block": "ham", "approve": "spam"}
 
 
 def percentiles(latency_ms: Sequence[int]) -> tuple[float | None, float | None]:
@@ -163,7 +175,7 @@ class Run:
             sent += len(events)
             self._forget()
             self.peak_waiting = max(self.peak_waiting, self.ledger.waiting)
-            await self._pause(ticks, reading, seconds=0.0 if phase.rate is None else 0.002)
+            await self._pause(ticks, reading, seconds=0.0 if phase.rate is None else _PACE_S)
 
     async def _pause(self, ticks: Ticks, reading: asyncio.Task[None], seconds: float = _TICK_S) -> None:
         if reading.done():

@@ -135,7 +135,13 @@ def _broker(settings: Settings) -> Iterator[Row]:
         )
         return
     findings = asyncio.run(check_topics(settings.bootstrap, topics, client=client))
+    missing = [finding for finding in findings if finding.problem == "is missing"]
+    if len(missing) > 1:  # one thing to do is told once
+        words = f"{len(missing)} of {len(topics.names())} topics of {topics.ns} are missing, {missing[0].topic} first"
+        yield Row("topics", "fail", words, missing[0].fix)
     for finding in findings:
+        if len(missing) > 1 and finding in missing:
+            continue
         yield Row("topics", "fail" if finding.serious else "warn", f"{finding.topic} {finding.problem}", finding.fix)
     if not findings:
         yield Row("topics", "ok", f"{len(topics.names())} topics of {topics.ns}: partitions and settings are as declared")

@@ -77,19 +77,23 @@ class Watch:
             self._close(observe(self._windows, outcome, acked_ms))
 
     async def run(self) -> None:
-        """Beats until cancelled: lag, readiness, drift. A broker that refuses monitoring records is logged; deciding goes on."""
+        """Beats until cancelled: lag, readiness, drift. What goes wrong here is logged with every beat; deciding goes on."""
         while True:
-            now_ms = time.time_ns() // 1_000_000
-            self._look(now_ms)
-            self._close(self._windows.idle(now_ms, IDLE_MS))
-            await self._publish()
-            self._merge_where_owned()
+            try:
+                now_ms = time.time_ns() // 1_000_000
+                self._look(now_ms)
+                self._close(self._windows.idle(now_ms, IDLE_MS))
+                await self._publish()
+                self._merge_where_owned()
+            except Exception:
+                log.exception("Metrics, readiness or drift could not be told")
             await asyncio.sleep(BEAT_S)
 
     async def finish(self) -> None:
         """Sends what is counted and not sent yet: the worker stops."""
         if self._merging is not None:
             self._merging.cancel()
+            await asyncio.wait({self._merging})
         self._close(self._windows.flush())
         await self._publish()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from streamapp.cli.say import ROUTE_COLOURS
@@ -57,9 +58,9 @@ def dead_letter_line(headers: Mapping[str, str]) -> Text:
 
 
 def visible(text: str, most: int = 160) -> str:
-    """Gives text as it can be shown on one line: unseen characters as marks, cut at `most` characters."""
+    """Gives text as it can be shown on one line: unseen characters as marks, cut at `most` columns of a terminal."""
     shown = "".join(char if char.isprintable() else "�" for char in text.translate(_UNSEEN).replace("\n", " ").replace("\t", " "))
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+    return shown if cell_len(shown) <= most else set_cell_size(shown, most - 1).rstrip() + "…"
 
 
 def _clock(epoch_ms: Any) -> str:

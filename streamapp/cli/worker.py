@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -11,6 +12,10 @@ import click
 
 from streamapp.cli.options import settings
 from streamapp.config import Settings
+
+_LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
+#: Libraries that tell at `info` what is of use to their authors only.
+_TALKATIVE = ("aiokafka", "faust", "mode", "asyncio", "numba")
 
 
 @click.command(
@@ -33,6 +38,9 @@ def command(settings: Settings, until_stdin_closes: bool) -> None:
     from streamapp.cli.serve import serve
     from streamapp.config import load_pipeline
 
+    logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S", force=True)
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
     for sentence in settings.warnings():
         warn(sentence)
     if until_stdin_closes:

@@ -32,11 +32,11 @@ class Mix:
     seed: int = 7
     users: int = 5_000
     zipf: float = 1.1  #               activity of the k-th busiest user ~ k ** -zipf
-    spam: float = 0.13  #              between bursts
+    spam: float = 0.12  #              between bursts
     burst_spam: float = 0.45  #        while a campaign bursts
     burst_every: int = 10_000  #       one burst begins per so many events …
-    burst_events: int = 800  #         … and lasts so many
-    hidden: float = 0.3  #            of campaigns write in look-alikes, zero-width marks, leet or full-width forms
+    burst_events: int = 600  #         … and lasts so many
+    hidden: float = 0.6  #              of bursts, and of half as many campaigns after the drift, hide their words (look-alikes, leet …)
     garbage: float = 0.01
     drift_at: float | None = 0.5  #    part of the stream after which topics, lengths and links change; None: never
     events_per_s: float = 100.0  #     how fast event time advances
@@ -82,7 +82,8 @@ class _Stream:
         self._spam = [_compile(text) for text in phrases.SPAM]
         self._spam_later = [_compile(text) for text in phrases.SPAM_LATER]
         self._breaker = Breaker(self._pick)
-        self._campaigns = [self._campaign(self._spam) for _ in range(6)]
+        self._campaigns = [self._campaign(self._spam, 0.0) for _ in range(6)]
+        self._burst = self._campaigns[0]
         self._drifted = False
 
     def records(self) -> Iterator[Generated]:
@@ -94,11 +95,14 @@ class _Stream:
                 self._drifted = True
             place = number % mix.burst_every
             bursting = mix.burst_every - mix.burst_events <= place
+            templates, hidden = (self._spam_later, mix.hidden / 2) if self._drifted else (self._spam, 0.0)
             if place % 1_000 == 999:  # campaigns come and go
-                self._campaigns[pick() % len(self._campaigns)] = self._campaign(self._spam_later if self._drifted else self._spam)
+                self._campaigns[pick() % len(self._campaigns)] = self._campaign(templates, hidden)
+            if place == mix.burst_every - mix.burst_events:
+                self._burst = self._campaign(templates, mix.hidden)
             spam = chance() < (mix.burst_spam if bursting else mix.spam)
             if spam:
-                campaign = self._campaigns[0 if bursting else pick() % len(self._campaigns)]
+                campaign = self._burst if bursting else self._campaigns[pick() % len(self._campaigns)]
                 user, language, text = campaign.senders[pick() % len(campaign.senders)], "en", self._spam_text(campaign)
             else:
                 user = self._users[pick() % len(self._users)]
@@ -126,11 +130,12 @@ class _Stream:
             event["metadata"] = {"client": f"app/{kind % 7}.{kind % 11}"}
         return event
 
-    def _campaign(self, templates: Sequence[Template]) -> _Campaign:
+    def _campaign(self, templates: Sequence[Template], hidden: float) -> _Campaign:
         pick = self._pick
-        attack = ATTACKS[pick() % len(ATTACKS)] if self._chance() < self._mix.hidden else None
+        attack = ATTACKS[pick() % len(ATTACKS)] if self._chance() < hidden else None
         # A campaign keeps its phone number, its site and its code: they are filled in once, here.
-        frozen = _compile(_fill(templates[pick() % len(templates)], pick))
+        text = _fill(templates[pick() % len(templates)], pick)
+        frozen = _compile(text.upper() if pick() % 6 == 0 else text)
         template = frozen if pick() % 4 else templates[pick() % len(templates)]
         first = pick() % 40
         senders = tuple(self._users[(first * 97 + 13 * place) % len(self._users)] for place in range(5 + pick() % 20))
@@ -144,18 +149,21 @@ class _Stream:
         pick, chance = self._pick, self._chance()
         if self._drifted and chance < 0.45:
             return "en", _fill(self._plans[pick() % len(self._plans)], pick)
-        if chance > 0.96:
+        if chance > 0.99:
             language = self._languages[pick() % len(self._languages)]
             texts = self._elsewhere[language]
             return language, _fill(texts[pick() % len(texts)], pick)
         chat = self._chat
         pieces = [_fill(chat[pick() % len(chat)], pick) for _ in range(_PIECES[pick() % len(_PIECES)])]
-        return "en", " ".join(pieces)
+        text = " ".join(pieces)
+        return "en", text.upper() if pick() % _SHOUTS == 0 else text
 
 
 _CHANNELS = ("chat", "chat", "chat", "sms", "sms", "forum")
+#: One in so many chat messages is written in capitals.
+_SHOUTS = 60
 #: How many pieces of chat make one message: mostly one or two, seldom many.
-_PIECES = (1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6)
+_PIECES = (1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 4, 6)
 
 
 def _integers(rng: np.random.Generator) -> Iterator[int]:

@@ -116,11 +116,12 @@ def observe(windows: WindowedObservations, outcome: Outcome, now_ms: int) -> lis
     starts = np.concatenate([[0], np.cumsum([len(segment) for segment in plan.segments])]).astype(np.int64)
     offsets = np.concatenate([segment.offsets for segment in plan.segments]) if plan.segments else np.zeros(0, np.int64)
     at = starts[plan.segment] + plan.index
+    told = outcome.route >= 0  # a verdict that the broker refused for its size counts among the rejects
     return windows.add(
-        partition=partitions[plan.segment], offset=offsets[at], event_time=plan.event_time, values=outcome.features.values,
-        score=outcome.score, probability=outcome.probability, route=outcome.route, decided_by=outcome.decided_by, flags=plan.flags,
-        missing=outcome.features.missing, clipped=outcome.features.clipped, now_ms=now_ms,
-        rejected=_rejected(outcome, starts, at),
+        partition=partitions[plan.segment[told]], offset=offsets[at[told]], event_time=plan.event_time[told],
+        values=outcome.features.values[told], score=outcome.score[told], probability=outcome.probability[told], route=outcome.route[told],
+        decided_by=outcome.decided_by[told], flags=plan.flags[told], missing=outcome.features.missing, clipped=outcome.features.clipped,
+        now_ms=now_ms, rejected=_rejected(outcome, starts, at[told]),
     )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         features=features,
         rules=rules,
         tiers=tiers,
-        explainers=tuple(_explainer(tier, features) for tier in tiers),
+        explainers=tuple(_explainer(tier) for tier in tiers),
         deciders=deciders,
         default_route=ROUTE_NAMES.index(spec.thresholds.default_route),
         encoder=encoder,
@@ -191,14 +191,13 @@ def _check_tiers(tiers: Sequence[Tier], features: FeaturePlan) -> None:
             raise ModelRejected(f"tier {tier.name} scales its inputs differently from the first model", "train both on one feature vector")
 
 
-def _explainer(tier: Tier, features: FeaturePlan) -> ModelReasons | None:
+def _explainer(tier: Tier) -> ModelReasons | None:
     if tier.model is None:
         return None
     card = tier.model.card
     if not card.linear:
         return None
-    words = [features.definitions[features.place[name]].description for name in card.scaler.names]
-    return ModelReasons(card.labels[0], card.scaler.names, words, card.scaler.mean)
+    return ModelReasons(card.labels[0], card.scaler.names, [name.replace("_", " ") for name in card.scaler.names], card.scaler.mean)
 
 
 def _verdict_fields(spec: PipelineSpec, features: FeaturePlan) -> dict[str, str]:

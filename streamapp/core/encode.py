@@ -16,6 +16,7 @@ from streamapp.core.events import FLAG_NAMES, Plan
 from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
+from streamapp.core.weave import NamedRows
 
 _json = msgspec.json.Encoder().encode
 _EMPTY = msgspec.Raw(b"[]")
@@ -73,7 +74,7 @@ class VerdictEncoder:
         self._columns = [
             COLUMNS[name] if name in COLUMNS else _feature(place[name], features[place[name]].whole) for name in fields.values()
         ]
-        self._features = msgspec.defstruct("Features", [(feature.name, Any) for feature in features], gc=False, frozen=True)
+        self._features = NamedRows([feature.name for feature in features])
 
     def verdicts(self, outcome: Outcome) -> list[bytes]:
         """Gives one JSON document per row, in plan order."""
@@ -82,7 +83,7 @@ class VerdictEncoder:
 
     def decisions(self, outcome: Outcome, verdicts: Sequence[bytes]) -> list[bytes]:
         """Gives each verdict with its named feature values and, where there is text, its sha256 (never the text)."""
-        features = map(_json, map(self._features, *outcome.features.values.T.tolist()))
+        features = self._features.encode(outcome.features.values)
         if self._text_field is None:
             return [b'%b,"features":%b}' % (verdict[:-1], row) for verdict, row in zip(verdicts, features, strict=True)]
         digests = [sha256(text.encode("utf-8", "surrogatepass")).hexdigest().encode() for text in outcome.plan.column(self._text_field)]

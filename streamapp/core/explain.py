@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from streamapp.core.vectorise import Contributions, Inputs, Ngrams
 
@@ -17,8 +18,8 @@ TOP_REASONS = 3
 #: Names of the n-gram groups; an n-gram itself is text and is named by `trace` only.
 NGRAM_GROUPS = ("word_ngrams", "character_ngrams")
 _GROUP_WORDS = {
-    "word_ngrams": "the words used",
-    "character_ngrams": "the way the words are written",
+    "word_ngrams": "the choice of words",
+    "character_ngrams": "the spelling",
 }
 
 
@@ -41,12 +42,18 @@ def group_contributions(shares: Contributions, ngrams: Ngrams | None) -> npt.NDA
     rows, numeric = shares.numeric.shape
     grouped = np.zeros((rows, numeric + len(NGRAM_GROUPS)))
     grouped[:, :numeric] = shares.numeric
-    if ngrams is not None and rows:
-        row = np.repeat(np.arange(rows), np.diff(ngrams.start))
-        for group in range(len(NGRAM_GROUPS)):
-            mine = ngrams.family == group
-            grouped[:, numeric + group] = np.bincount(row[mine], weights=shares.ngram[mine], minlength=rows)
+    if ngrams is not None:
+        _add_by_family(ngrams.start, ngrams.family, shares.ngram, numeric, grouped)
     return grouped
+
+
+@njit(cache=True, nogil=True)
+def _add_by_family(
+    start: npt.NDArray[np.int64], family: npt.NDArray[np.int8], share: npt.NDArray[np.float64], first: int, grouped: npt.NDArray[np.float64]
+) -> None:
+    for row in range(start.size - 1):
+        for place in range(start[row], start[row + 1]):
+            grouped[row, first + family[place]] += share[place]
 
 
 class Explainable(Protocol):
@@ -58,10 +65,10 @@ class Explainable(Protocol):
 class ModelReasons:
     """Turns grouped contributions into reasons; built once per model, since sentences and usual values come from its card."""
 
-    def __init__(self, label: str, names: Sequence[str], descriptions: Sequence[str], usual: Sequence[float]) -> None:
-        """Takes the numeric inputs' names with their descriptions and training means (the `limit` a value is compared with)."""
+    def __init__(self, label: str, names: Sequence[str], words: Sequence[str], usual: Sequence[float]) -> None:
+        """Takes the numeric inputs' names, the words for them, and their training means (the `limit` a value is compared with)."""
         self._names = (*names, *NGRAM_GROUPS)
-        self._words = (*descriptions, *(_GROUP_WORDS[group] for group in NGRAM_GROUPS))
+        self._words = (*words, *(_GROUP_WORDS[group] for group in NGRAM_GROUPS))
         self._usual = tuple(round(mean, 4) for mean in usual)
         self._codes = tuple(f"model_{name}" for name in self._names)
         self._sides = (f"speaks against {label}", f"speaks for {label}")
@@ -90,10 +97,10 @@ class ModelReasons:
                 side = self._sides[share > 0]
                 if place < numeric:
                     value, limit = row[place], self._usual[place]
-                    text = f"{self._words[place]} is {value:g} (usual: {limit:g}), which {side}"
+                    text = f"{self._words[place]} is {value:.3g} (usual: {limit:.3g}), which {side}"
                     reasons.append(Reason(self._codes[place], text, self._names[place], value, limit, share))
                 else:
-                    reasons.append(Reason(self._codes[place], f"{self._words[place]}: {side}", self._names[place], weight=share))
+                    reasons.append(Reason(self._codes[place], f"{self._words[place]} {side}", self._names[place], weight=share))
             rows.append(reasons)
         return rows
 

@@ -176,9 +176,12 @@ def _reads_as_letter(
 
 
 @njit(cache=True, nogil=True)
-def _leet_letter(raw: npt.NDArray[np.uint8], at: int, stop: int, leet: npt.NDArray[np.uint8]) -> np.int64:
-    """Gives the letter that the digit at `at` stands for: "1" for "l" beside another one, before "y" and at the end, else for "i"."""
-    if raw[at] == 49 and (at + 1 == stop or raw[at + 1] == 49 or raw[at + 1] | 32 == 121 or (at > 0 and raw[at - 1] == 49)):
+def _leet_letter(raw: npt.NDArray[np.uint8], at: int, first: int, stop: int, leet: npt.NDArray[np.uint8]) -> np.int64:
+    """Gives the letter that the digit at `at` of the token raw[first:stop] stands for.
+
+    "1" is "l" beside another one, before "y" and at the token's end, else "i".
+    """
+    if raw[at] == 49 and (at + 1 == stop or raw[at + 1] == 49 or raw[at + 1] | 32 == 121 or (at > first and raw[at - 1] == 49)):
         return np.int64(108)
     return np.int64(leet[raw[at]])
 
@@ -243,7 +246,7 @@ def _fold_token(
             changed += code >= 0x80
         elif what == DIGIT:
             if as_leet and leet[code] != 0:
-                packed = 1 | _leet_letter(raw, at, stop, leet) << 8
+                packed = 1 | _leet_letter(raw, at, first, stop, leet) << 8
                 changed += 1
                 after_letter = True
         elif what == SYMBOL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Sequence
@@ -25,7 +26,7 @@ from streamapp.bus.topics import Topics, create_topics
 from streamapp.cli.children import Child, Children
 from streamapp.cli.score import answers
 from streamapp.cli.serve import load, nothing_to_read
-from streamapp.config import load_settings
+from streamapp.config import load_settings, shipped
 from streamapp.control.generate import Mix, messages
 from streamapp.core.errors import BusError
 from streamapp.core.outcome import Outcome
@@ -145,6 +146,52 @@ async def test_sigterm_under_load_loses_and_repeats_nothing(broker: str, namespa
         worker(children, broker, namespace)
         await read_answers(broker, topics, len(values), Children())
     assert await uncommitted(broker, topics, namespace) == 0
+
+
+async def test_sighup_swaps_the_models_in_and_a_refused_one_leaves_what_serves(embedded: str, namespace: str, tmp_path: Path) -> None:
+    topics = Topics(namespace)
+    values = [one.value for one in messages(60, Mix(seed=4, garbage=0))]
+    shipped_version = shipped("models") / "messages" / "1"
+    shutil.copytree(shipped_version, tmp_path / "messages" / "1")
+
+    async def answered(after: int) -> list[dict[str, Any]]:
+        async with follower(embedded, [topics.decisions], fetch_wait_ms=10) as records:
+            found: list[dict[str, Any]] = []
+            while len(found) < after + len(values):
+                children.check()
+                found += [json.loads(record.value or b"") for record in await records.poll(200)]
+        mine = [one for one in found if one["event_id"].startswith(f"{after}-")]
+        return sorted(mine, key=lambda one: int(one["event_id"].partition("-")[2]))
+
+    async def decide(after: int) -> list[dict[str, Any]]:
+        named = [json.dumps({**json.loads(value or b""), "event_id": f"{after}-{place}"}).encode() for place, value in enumerate(values)]
+        await feed(embedded, topics, named)
+        return await answered(after)
+
+    async def said(words: str) -> None:
+        give_up = time.monotonic() + DEADLINE_S
+        while not any(words in line for line in running.lines):
+            children.check()
+            assert time.monotonic() < give_up, running.last_words()
+            await asyncio.sleep(0.05)
+
+    with Children() as children:
+        running = worker(children, embedded, namespace, "--models", str(tmp_path))
+        first = await decide(0)
+        shutil.copytree(shipped_version, tmp_path / "messages" / "2")
+        card = tmp_path / "messages" / "2" / "card.json"
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"version": "2"}))
+        running.process.send_signal(signal.SIGHUP)
+        await said("serves instead of")
+        second = await decide(len(values))
+        shutil.copytree(shipped_version, tmp_path / "messages" / "3")
+        (tmp_path / "messages" / "3" / "model.onnx").write_bytes(b"not a graph")
+        running.process.send_signal(signal.SIGHUP)
+        await said("were not swapped")
+        third = await decide(2 * len(values))
+    models = [{one["versions"]["models"]["fast"] for one in found} for found in (first, second, third)]
+    assert models == [{"messages/1"}, {"messages/2"}, {"messages/2"}]
+    assert [one["score"] for one in first] == pytest.approx([one["score"] for one in third], abs=1e-6)
 
 
 class Refusing(Delivery):

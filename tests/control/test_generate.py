@@ -78,7 +78,7 @@ def test_some_campaigns_hide_and_ordinary_people_do_not(stream: list[Generated])
     for event in good(stream):
         total[event["label"]] += 1
         share[event["label"]] += bool(hidden.search(str(event["text"])))
-    assert share[SPAM] > 0.05 * total[SPAM]
+    assert share[SPAM] > 0.02 * total[SPAM]
     assert share[HAM] == 0
 
 

@@ -123,3 +123,7 @@ def test_attacks_lose_their_disguise(shared_data: Path) -> None:
             words += len(pair[1])
             hits += sum(a == b for a, b in zip(*pair, strict=False))
         assert hits >= least * words, f"{attack}: {hits} of {words} words"
+
+
+def test_a_digit_is_read_by_its_own_token_alone() -> None:
+    assert text_column(["1", "1A0A"]).folded_text(1) == text_column(["1A0A"]).folded_text(0) == "iaoa"

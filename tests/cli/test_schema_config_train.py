@@ -1,0 +1,68 @@
+"""Contracts, settings and training from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def test_exported_schemas_are_found_in_order_until_one_changes(call, tmp_path: Path) -> None:
+    folder = ("--directory", str(tmp_path))
+    assert call("schema", "check", *folder).exit_code == 1
+    written = json.loads(call("schema", "export", *folder, "--json").stdout)["written"]
+    assert len(written) >= 4
+    assert call("schema", "check", *folder).exit_code == 0
+    Path(written[0]).write_text("{}")
+    answer = call("schema", "check", *folder)
+    assert answer.exit_code == 1
+    assert "Fix: streamapp schema export" in answer.stdout
+
+
+def test_committed_schemas_are_what_the_pipeline_file_says(call) -> None:
+    assert call("schema", "check").exit_code == 0
+
+
+def test_settings_are_shown_with_their_origin_and_secrets_stay_hidden(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMAPP_ENTITY_KEY", "0123456789abcdef-secret")
+    monkeypatch.setenv("STREAMAPP_BATCH_WAIT_MS", "2")
+    answer = call("config", "show", "--json")
+    found = json.loads(answer.stdout)
+    assert (found["batch_wait_ms"]["value"], found["batch_wait_ms"]["origin"]) == ("2", "STREAMAPP_BATCH_WAIT_MS")
+    assert found["entity_key"]["value"] == "***"
+    assert "0123456789abcdef" not in answer.output + call("config", "show").output
+
+
+def test_a_pipeline_is_checked_with_its_rules_and_model(call, no_models: Path) -> None:
+    answer = call("config", "check", "--models", str(no_models), "--json")
+    assert answer.exit_code == 0
+    assert json.loads(answer.stdout)["models"] == []
+    assert "rules decide alone" in call("config", "check", "--models", str(no_models)).output
+
+
+def test_a_mistake_in_a_pipeline_file_is_named_with_its_nearest_right_key(call, tmp_path: Path) -> None:
+    from streamapp.config import shipped
+
+    text = (shipped("pipelines") / "messages.toml").read_text().replace("psi_alarm", "psi_alrm")
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    answer = call("config", "check", "--pipeline", str(path))
+    assert answer.exit_code == 2
+    assert "psi_alarm" in answer.stderr
+
+
+def test_a_model_is_trained_from_labelled_lines_and_serves(call, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="training needs the train extra")
+    data = tmp_path / "labelled.jsonl"
+    assert call("generate", "-n", "3000", "--garbage", "0", "--no-drift", "-o", str(data)).exit_code == 0
+    models = ("--models", str(tmp_path / "models"))
+    answer = call("train", "messages", "--data", str(data), *models, "--json")
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.stdout)
+    assert found["version"] == "1"
+    assert (Path(found["directory"]) / "model.onnx").is_file()
+    assert json.loads(call("config", "check", *models, "--json").stdout)["models"] == ["messages/1"]
+    again = call("train", "messages", "--data", str(data), *models, "--version", "1")
+    assert again.exit_code == 2
+    assert "immutable" in again.stderr
