@@ -97,6 +97,12 @@ def _key(given: str) -> Secret:
     return Secret(given)
 
 
+def _redis(given: str) -> Secret:
+    if given and not re.fullmatch(r"(rediss?://|unix:///)\S+", given):
+        raise ValueError("is no Redis URL; write for example redis://127.0.0.1:6379/0, or rediss://:PASSWORD@HOST:PORT/0")
+    return Secret(given)
+
+
 def _text(given: str) -> str:
     if not given.strip():
         raise ValueError("is empty")
@@ -127,6 +133,11 @@ class Settings:
     decide_ms_max: int = _setting(20, _whole(1, 1000), "what deciding may hold the event loop; micro-batches are cut to it", "ms")
     revoke_wait_ms: int = _setting(500, _whole(0, 60_000), "what a rebalance waits for micro-batches in flight", "ms")
     drain_timeout_s: float = _setting(10.0, _number(0, 600), "what SIGTERM waits for micro-batches in flight", "s")
+    redis: str = _setting(
+        Secret(""), _redis, "URL of the Redis that workers share windows of ip, device or terminal through; empty: every worker for itself",
+        secret=True,
+    )  # fmt: skip
+    redis_deadline_ms: int = _setting(50, _whole(1, 1000), "what a micro-batch waits for Redis before its features are missing", "ms")
     metrics_host: str = _setting("127.0.0.1", _text, "address of metrics and health; 0.0.0.0 shows them to other machines")
     metrics_port: int = _setting(9464, _whole(0, 65_535), "port of metrics and health; 0: one that is free")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "what is logged")

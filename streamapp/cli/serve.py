@@ -13,6 +13,8 @@ from streamapp import pipeline
 from streamapp.adapters.journal_memory import MemoryJournal
 from streamapp.adapters.models import latest_version, load_model
 from streamapp.adapters.probes import Probes
+from streamapp.adapters.shared_memory import MemoryShared
+from streamapp.adapters.shared_redis import RedisShared
 from streamapp.bus.app import build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
@@ -25,7 +27,7 @@ from streamapp.core.errors import StreamappError
 from streamapp.core.events import Plan
 from streamapp.core.observe import warm_up
 from streamapp.core.spec import PipelineSpec
-from streamapp.worker import Line, attach
+from streamapp.worker import Line, attach, reading
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,9 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
         delivery = Delivery(producer, topics)
         watch = Watch(settings, spec, topics, app, delivery, await delivery.partitions_of(topics.events))
         watch.serves(serving)
-        line = Line(serving, delivery, nothing_to_read, MemoryJournal(serving.state), watch.acknowledged)
+        shared = shared_windows(settings, serving, namespace)
+        prefetch = reading(serving.shared, shared) if serving.shared.stores else nothing_to_read
+        line = Line(serving, delivery, prefetch, MemoryJournal(serving.state), watch.acknowledged, shared.write)
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
         async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:
@@ -56,11 +60,22 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
                 await run(app, stop)
             beating.cancel()
             await watch.finish()
+        await shared.close()
 
 
 def load(settings: Settings, spec: PipelineSpec) -> pipeline.Serving:
     """Gives the Serving of the settings' models directory. Raises ModelRejected, ConfigError."""
     return load_serving(spec, models_directory(settings), settings.entity_key.encode(), load_model, latest_version)
+
+
+def shared_windows(settings: Settings, serving: pipeline.Serving, namespace: str) -> MemoryShared | RedisShared:
+    """Gives the way to the windows of entities that cross partitions; warns where workers would not hear of one another."""
+    if settings.redis and serving.shared.stores:
+        return RedisShared(serving.shared, settings.redis, namespace, settings.redis_deadline_ms)
+    if serving.shared.stores:
+        entities = ", ".join(store.entity for store in serving.shared.stores)
+        log.warning("Windows of %s are this worker's own; set STREAMAPP_REDIS where there are several workers or restarts", entities)
+    return MemoryShared(serving.shared)
 
 
 async def nothing_to_read(plan: Plan) -> pipeline.Read:
