@@ -76,6 +76,19 @@ def test_copies_and_rejects_move_nothing_and_the_unlabelled_move_windows(file: P
     assert [times for reason, times in two.left_out.items() if reason.startswith("rejected")] == [1]
 
 
+def test_with_cold_rows_each_event_is_seen_twice_and_only_the_first_forgets_nothing(file: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.jsonl"
+    short.write_bytes(b"\n".join(lines_of(file, 12_000)))
+    plain = read_history([short], SERVING, "label", "fraud")
+    both = read_history([short], SERVING, "label", "fraud", cold_ms=86_400_000)
+    by_time = np.argsort(plain.time_ms, kind="stable")
+    assert np.array_equal(both.values[~both.cold], plain.values[by_time]) and not plain.cold.any()
+    assert np.array_equal(both.positive[both.cold], plain.positive[by_time])
+    count = both.names.index("customer_30d_count")
+    warm, cold = both.values[~both.cold, count], both.values[both.cold, count]
+    assert (cold <= warm).all() and cold[-2_000:].mean() < 0.5 * warm[-2_000:].mean()
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -96,7 +109,7 @@ def test_a_version_is_written_that_can_serve_and_is_never_overwritten(file: Path
     report = train_trees(SPEC, [file], tmp_path, load_model=load_model, recipe=RECIPE, version="7")
     card = report.card
     assert card.parity_max_abs <= 1e-6 and not card.linear and card.framework.startswith("LightGBM")
-    assert card.training["split"] == "time" and report.left_out["warm-up"] > 0
+    assert card.training["split"] == "time" and card.training["cold_rows"]["test"] == card.training["rows"]["test"] // 2
     ends = [card.training["windows_ms"][part] for part in ("train", "validation", "test")]
     assert ends[0][1] < ends[1][0] and ends[1][1] < ends[2][0]
     best = {rung.name: rung.pr_auc or 0.0 for rung in report.ladder}
