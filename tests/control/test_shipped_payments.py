@@ -54,10 +54,12 @@ def test_it_finds_large_amounts_and_stolen_cards_of_another_world(serving: Servi
     scenario = np.array([orjson.loads(line)["scenario"] for line in path.read_bytes().splitlines()])
     history = read_history([path], serving, "label", "fraud")
     model = serving.tiers[0].model
-    values = history.of(model.card.scaler.names)[WARM:].astype(np.float64)
+    values = history.of(model.card.scaler.names).astype(np.float64)
     margins = model.logits(Inputs(scale(values, model.card.scaler), None))
-    believed = probability(margins, "binary", model.calibration)[:, 0]
-    truth, kind = history.positive[WARM:], scenario[WARM:]
+    everyone = probability(margins, "binary", model.calibration)[:, 0]
+    first = everyone[:WARM] >= model.card.block.value
+    assert first.sum() > 20 and history.positive[:WARM][first].mean() > 0.8, "of its first days, from an empty state"
+    believed, truth, kind = everyone[WARM:], history.positive[WARM:], scenario[WARM:]
     telling = kind != "compromised_terminal"
     area = pr_auc(believed[telling], truth[telling])
     assert area is not None and area > 0.8
