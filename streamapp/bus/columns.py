@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,8 +91,11 @@ class Carrier:
         if self._traced:
             self._headers = _headers(segment, places, self._offsets.tolist())
         else:
-            keyed = self._keys if None not in self._keys else [key or b"" for key in self._keys]
-            self._keyless = np.fromiter((key is None for key in self._keys), np.bool_, len(places)) if keyed is not self._keys else None
+            self._keyless = np.zeros(len(places), np.bool_)
+            keyed: Sequence[Any] = self._keys
+            if None in keyed:
+                self._keyless[:] = [key is None for key in keyed]
+                keyed = [key or b"" for key in keyed]
             self._key_bytes, self._key_start = _joined(keyed)
 
     def batches(
@@ -102,7 +106,6 @@ class Carrier:
             messages: list[Message] = list(zip(self._keys, values, self._headers, strict=True))
             return [list(fill(_only(messages, rows), size_max, timestamp_ms)) for rows in chosen]
         data, start = _joined(values)
-        keyless = np.zeros(len(values), np.bool_) if self._keyless is None else self._keyless
         found: list[list[BatchBuilder]] = []
         for target in chosen:
             rows, place = np.flatnonzero(target), 0
@@ -110,7 +113,7 @@ class Carrier:
             while place < len(rows):
                 first = place
                 place, batch = write_batch(
-                    rows, first, self._key_bytes, self._key_start, keyless, data, start, _NAME, self._offsets, size_max, timestamp_ms
+                    rows, first, self._key_bytes, self._key_start, self._keyless, data, start, _NAME, self._offsets, size_max, timestamp_ms
                 )
                 packed.append(PackedBatch(batch, place - first))
             found.append(packed)

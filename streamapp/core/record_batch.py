@@ -10,7 +10,7 @@ import platform
 import struct
 from typing import Any
 
-import llvmlite.binding as llvm
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 from numba import types
@@ -169,14 +169,14 @@ def write_batch(
     out = np.empty(HEAD_BYTES + size + len(chosen) * (_RECORD_BYTES_MAX + len(name)), np.uint8)
     done, end = _write(rows, first, keys, key_start, keyless, values, value_start, name, numbers, room, out)
     last = done - first - 1
-    _HEAD.pack_into(out, 0, 0, end - 12, -1, 2, 0, 0, last, timestamp_ms, timestamp_ms, -1, -1, -1, last + 1)
+    _HEAD.pack_into(out.data, 0, 0, end - 12, -1, 2, 0, 0, last, timestamp_ms, timestamp_ms, -1, -1, -1, last + 1)
     return done, out[:end]
 
 
 def seal(batch: Bytes, producer_id: int, producer_epoch: int, sequence: int) -> None:
     """Puts the producer's place in its sequence and the checksum into a batch; may be called again."""
-    struct.pack_into(">qhi", batch, 43, producer_id, producer_epoch, sequence)
-    struct.pack_into(">I", batch, 17, checksum(batch, _CHECKED_FROM))
+    struct.pack_into(">qhi", batch.data, 43, producer_id, producer_epoch, sequence)
+    struct.pack_into(">I", batch.data, 17, checksum(batch, _CHECKED_FROM))
 
 
 def warm_up() -> None:
