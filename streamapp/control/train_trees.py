@@ -56,7 +56,8 @@ def train_trees(
     """Trains boosted trees for the first tier of `spec` and writes `models/<name>/<version>/`, the next free number by default.
 
     The files are read in order, as one partition; the split goes by time. Each event counts twice: with its whole past, and with the few
-    days of it that a worker knows which has just begun. A model that never saw the second would not keep its promise in its first weeks.
+    days of it that a worker knows which has just begun; and for some, the store of shared windows does not answer. A model that never saw
+    either would not keep its promise where they happen.
     Raises ConfigError for data that cannot train, and ModelRejected for a version that exists or a file that is not equal to Python.
     """
     recipe = recipe or BoostRecipe()
@@ -71,7 +72,11 @@ def train_trees(
     parts = _split(history, recipe)
     values, names = history.of(spec.vector.numeric), tuple(spec.vector.numeric)
     progress("fit", 0.0)
-    boosted = boost(values, names, history.positive, parts, recipe)
+    seen = values.copy()
+    struck = np.random.default_rng(recipe.seed).random(len(seen)) < recipe.missing_share
+    struck[parts.test] = False
+    without_shared(seen, names, serving, struck)
+    boosted = boost(seen, names, history.positive, parts, recipe)
     progress("fit", 1.0)
     graph = tree_graph(boosted.trees, name)
     calibration = msgspec.json.format(msgspec.json.encode(boosted.calibration), indent=1)
@@ -81,6 +86,9 @@ def train_trees(
     figures = {
         part: quality(believed[part], history.positive[rows], boosted.approve.value, boosted.block.value) for part, rows in shown.items()
     }
+    alone = values[warm["test"]]
+    without_shared(alone, names, serving, np.ones(len(alone), np.bool_))
+    figures["test_alone"] = quality(boosted.probability(alone), history.positive[warm["test"]], boosted.approve.value, boosted.block.value)
     usual, later = _usual(history, serving, parts), np.concatenate((warm["validation"], warm["test"]))
     rungs = _ladder(history, values, names, usual, warm["test"], believed["test"])
     truth = history.positive[warm["test"]]
@@ -118,6 +126,13 @@ def train_trees(
     load_model(directory, feature_spec=serving.features.hash, vectorise=lambda card, events: inputs_of(serving, card, events))
     progress("write", 1.0)
     return TrainingReport(directory, card, figures, rungs, suspicious, history.left_out)
+
+
+def without_shared(values: npt.NDArray[np.float32], names: Sequence[str], serving: pipeline.Serving, rows: npt.NDArray[np.bool_]) -> None:
+    """Puts into the chosen rows of values [n, k] what stands there while the store of shared windows does not answer."""
+    for feature in serving.shared.features:
+        if feature.name in names:
+            values[rows, names.index(feature.name)] = feature.default
 
 
 def top_precision(believed: Float64, positive: Labels, time_ms: npt.NDArray[np.int64], top: int) -> float | None:

@@ -15,7 +15,7 @@ from streamapp.control.boost import BoostRecipe
 from streamapp.control.history import read_history
 from streamapp.control.payments import PaymentMix, payments
 from streamapp.control.release import assemble, load_serving
-from streamapp.control.train_trees import costs, top_precision, train_trees
+from streamapp.control.train_trees import costs, top_precision, train_trees, without_shared
 from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.events import Segment
 from streamapp.core.shared import SharedRead
@@ -120,6 +120,26 @@ def test_a_version_is_written_that_can_serve_and_is_never_overwritten(file: Path
     with pytest.raises(ModelRejected, match="immutable"):
         train_trees(SPEC, [file], tmp_path, load_model=load_model, recipe=RECIPE, version="7")
     assert sorted(path.name for path in (tmp_path / "payments").iterdir()) == ["7"]
+
+
+def test_rows_without_the_shared_store_are_those_decide_sees_when_it_does_not_answer(file: Path) -> None:
+    lines = lines_of(file, 2_000)
+    events = [orjson.loads(line) for line in lines]
+    times = np.array([event["event_time"] for event in events], np.int64)
+    keys = [event["customer_id"].encode() for event in events]
+    segment = Segment("t", 0, 1, np.arange(2_000), times, keys, lines, [()] * 2_000)
+    there, alone = (
+        pipeline.decide(plan, read, [SERVING.state.new()], SERVING, 0, lambda: 0.0).features
+        for plan in [pipeline.plan([segment], SERVING)]
+        for read in (
+            pipeline.Read(shared=SharedRead(SERVING.shared.asks(plan), SERVING.shared.new())),
+            pipeline.Read(shared=SharedRead(SERVING.shared.asks(plan), SERVING.shared.new(), missing=True)),
+        )
+    )
+    values = there.values.astype(np.float32)
+    without_shared(values, there.names, SERVING, np.ones(2_000, np.bool_))
+    assert np.array_equal(values, alone.values.astype(np.float32))
+    assert not np.array_equal(there.values, alone.values)
 
 
 def test_the_best_of_each_day_are_judged_by_day() -> None:
