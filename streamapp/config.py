@@ -97,6 +97,12 @@ def _key(given: str) -> Secret:
     return Secret(given)
 
 
+def _redis(given: str) -> Secret:
+    if given and not re.fullmatch(r"(rediss?://|unix:///)\S+", given):
+        raise ValueError("is no Redis URL; write for example redis://127.0.0.1:6379/0, or rediss://:PASSWORD@HOST:PORT/0")
+    return Secret(given)
+
+
 def _text(given: str) -> str:
     if not given.strip():
         raise ValueError("is empty")
@@ -124,9 +130,16 @@ class Settings:
     partition_fetch_bytes: int = _setting(1 << 20, _whole(1 << 16, 1 << 26), "fetched from one partition at once", "bytes")
     in_flight_batches_max: int = _setting(4, _whole(1, 64), "micro-batches decided and not yet acknowledged", "batches")
     in_flight_records_max: int = _setting(8192, _whole(1, 1 << 20), "events taken, not yet acknowledged; fetching pauses above", "records")
+    state_snapshot_rows: int = _setting(1_000_000, _whole(1, 1 << 31), "events after which a partition's state is saved whole", "records")
+    state_snapshot_s: float = _setting(300.0, _number(0.1, 86_400), "seconds after which it is, where there were events", "s")
     decide_ms_max: int = _setting(20, _whole(1, 1000), "what deciding may hold the event loop; micro-batches are cut to it", "ms")
     revoke_wait_ms: int = _setting(500, _whole(0, 60_000), "what a rebalance waits for micro-batches in flight", "ms")
     drain_timeout_s: float = _setting(10.0, _number(0, 600), "what SIGTERM waits for micro-batches in flight", "s")
+    redis: str = _setting(
+        Secret(""), _redis, "URL of the Redis that workers share windows of ip, device or terminal through; empty: every worker for itself",
+        secret=True,
+    )  # fmt: skip
+    redis_deadline_ms: int = _setting(50, _whole(1, 1000), "what a micro-batch waits for Redis before its features are missing", "ms")
     metrics_host: str = _setting("127.0.0.1", _text, "address of metrics and health; 0.0.0.0 shows them to other machines")
     metrics_port: int = _setting(9464, _whole(0, 65_535), "port of metrics and health; 0: one that is free")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "what is logged")
@@ -175,6 +188,7 @@ KAFKA: Mapping[str, _KafkaSetting] = {
     "ssl.endpoint.identification.algorithm": _KafkaSetting("none: the broker's name is not checked", _one_of("https", "none", "")),
     "client.id": _KafkaSetting("name of this client in the brokers' logs and quotas"),
     "group.instance.id": _KafkaSetting("static membership: a restart within the session keeps the partitions"),
+    "check.crcs": _KafkaSetting("checksum every record batch that is read (default false)", _one_of("true", "false")),
     "auto.offset.reset": _KafkaSetting("where a group without a position begins", _one_of("earliest", "latest")),
     "session.timeout.ms": _KafkaSetting("a worker that is silent for so long loses its partitions (default 10000)", _MILLISECONDS),
     "heartbeat.interval.ms": _KafkaSetting("between two signs of life (default 1000)", _MILLISECONDS),
@@ -320,6 +334,12 @@ def _read_properties(path: Path | None, mistakes: Mistakes) -> dict[str, tuple[s
         else:
             found[match[1]] = re.sub(r"\\(.)", r"\1", match[2]), str(path)
     return found
+
+
+def fail_point(environ: Mapping[str, str] | None = None) -> tuple[str, int]:
+    """Gives the step at whose n-th turn a worker under test ends as if killed (STREAMAPP_TEST_FAIL_AT=step[:n]); "" without one."""
+    step, _, turn = ((os.environ if environ is None else environ).get("STREAMAPP_TEST_FAIL_AT") or "").partition(":")
+    return step, int(turn or 1)
 
 
 def load_pipeline(name_or_path: str) -> PipelineSpec:

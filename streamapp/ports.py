@@ -10,12 +10,15 @@ import numpy.typing as npt
 
 from streamapp.core.card import Calibration, Card
 from streamapp.core.events import Segment
+from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import Asks, SharedEntries, SharedRead
 from streamapp.core.vectorise import Contributions, Inputs
 from streamapp.core.windows_partition import PartitionState
 
 Float64 = npt.NDArray[np.float64]
+#: Next offset of each output (topic, partition) after a micro-batch, of those it was sent to.
+Outputs = Mapping[tuple[str, int], int]
 
 
 class Model(Protocol):
@@ -36,12 +39,19 @@ class Model(Protocol):
 class Journal(Protocol):
     """Where the states of the partitions are, and where their steps are written so that they survive (step 4 of the delivery order)."""
 
+    async def ready(self) -> None:
+        """Waits until states may move; `states` and the deciding follow without a pause in between."""
+        ...
+
     def states(self, segments: Sequence[Segment]) -> Sequence[PartitionState]:
         """Gives the state of each segment's partition, loaded; raises InvariantBroken for a partition that is not."""
         ...
 
-    async def append(self, outcome: Outcome) -> None:
-        """Writes the outcome's steps, one record per partition, and waits for the acknowledgement. Raises BusError."""
+    async def append(self, outcome: Outcome, outputs: Outputs, release: Release) -> None:
+        """Writes the steps of the oldest outcome, one record per partition, and waits for the acknowledgement. Raises BusError.
+
+        Takes what its outputs' acknowledgements said, and the release that decided. Called once per call of `states`, in that order.
+        """
         ...
 
 

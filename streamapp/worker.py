@@ -20,15 +20,23 @@ from streamapp.bus.app import StreamApp, source_topic
 from streamapp.bus.emit import Delivery
 from streamapp.bus.transport import Batch
 from streamapp.core.events import Plan
+from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import SharedEntries, SharedPlan
-from streamapp.ports import Journal, SharedWindows
+from streamapp.ports import Journal, Outputs, SharedWindows
 
 Prefetch = Callable[[Plan], Awaitable[pipeline.Read]]
 #: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
 Share = Callable[[Mapping[str, SharedEntries]], Awaitable[None]]
 #: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
 Observe = Callable[[Outcome, str, int], None]
+
+#: Called with the name of each step that is done (decided, emitted, acknowledged, logged, acked): where tests end the process.
+Reached = Callable[[str], None]
+
+
+def nothing_happens(step: str) -> None:
+    """Reached of a worker that is not under test."""
 
 
 async def tell_nobody(written: Mapping[str, SharedEntries]) -> None:
@@ -50,8 +58,8 @@ class InFlight(NamedTuple):
 
     batch: Batch
     outcome: Outcome
-    release: str
-    delivered: Awaitable[None]
+    release: Release
+    delivered: Awaitable[Outputs]
 
 
 class Line:
@@ -65,9 +73,11 @@ class Line:
         journal: Journal,
         observe: Observe,
         share: Share = tell_nobody,
+        reached: Reached = nothing_happens,
     ) -> None:
         self.serving = serving  #  replaced as a whole between two micro-batches
         self._delivery, self._prefetch, self._journal, self._observe, self._share = delivery, prefetch, journal, observe, share
+        self._reached = reached
         self._in_flight: asyncio.Queue[InFlight] = asyncio.Queue()
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
@@ -75,29 +85,40 @@ class Line:
         async with asyncio.TaskGroup() as tasks:
             carrying = tasks.create_task(self._carry_away())
             async for batch in batches:
-                await self._decide(batch.only_owned())  # 1
+                await self._decide(batch)
             await self._in_flight.join()
             carrying.cancel()
 
     async def _decide(self, batch: Batch) -> None:
         serving = self.serving
-        plan = pipeline.plan(batch.segments, serving)  # 2
-        read = await self._prefetch(plan)
+        plan, read = None, pipeline.Read()
+        while plan is None or (owned := batch.only_owned()) is not batch:  # 1
+            batch = batch.only_owned() if plan is None else owned
+            plan = pipeline.plan(batch.segments, serving)  # 2
+            read = await self._prefetch(plan)
+            await self._journal.ready()  # either may take long enough for a rebalance, so ask again; from here to `emit` nothing waits
+        if not len(batch):
+            return
         outcome = pipeline.decide(plan, read, self._journal.states(batch.segments), serving, time.time_ns() // 1_000_000, time.perf_counter)
         verdicts = serving.encoder.verdicts(outcome)
         decisions = serving.encoder.decisions(outcome, verdicts) if serving.spec.verdict.decisions else None
+        self._reached("decided")
         delivered = await self._delivery.emit(outcome, verdicts, decisions)  # 3
-        self._in_flight.put_nowait(InFlight(batch, outcome, serving.release, delivered))
+        self._reached("emitted")
+        self._in_flight.put_nowait(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), delivered))
 
     async def _carry_away(self) -> None:
         while True:
             batch, outcome, release, delivered = await self._in_flight.get()
-            await delivered  # 3
+            outputs = await delivered  # 3
+            self._reached("acknowledged")
             if outcome.shared:
                 await self._share(outcome.shared)
-            await self._journal.append(outcome)  # 4
+            await self._journal.append(outcome, outputs, release)  # 4
+            self._reached("logged")
             batch.ack()  # 5
-            self._observe(outcome, release, time.time_ns() // 1_000_000)
+            self._reached("acked")
+            self._observe(outcome, release.name, time.time_ns() // 1_000_000)
             self._in_flight.task_done()
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from streamapp import pipeline
+from streamapp.adapters.models import latest_version, load_model
 from streamapp.config import load_pipeline
-from streamapp.control.release import assemble, check_examples
+from streamapp.control.payments import PaymentMix, payments
+from streamapp.control.release import assemble, check_examples, load_serving
 from streamapp.core.events import Flag, Segment
 from streamapp.core.route import BLOCK, REVIEW
+from streamapp.core.schema import export
+from streamapp.core.shared import SharedRead
 from streamapp.core.windows_partition import PartitionState
 
 SERVING = assemble(load_pipeline("payments"), {}, b"test-key-of-16-b")
+SCORING = load_serving(
+    load_pipeline("payments"), Path(__file__).resolve().parents[1] / "models", b"test-key-of-16-b", load_model, latest_version
+)
 T0 = 1_767_225_600_000
 MINUTE = 60_000
 
@@ -117,3 +127,28 @@ def test_the_sum_of_a_day_is_exact_to_the_cent() -> None:
     found = Line().each([paid(0, amount=7_500.10), paid(MINUTE, amount=7_499.90), paid(2 * MINUTE, amount=0.01)])
     assert ["daily_amount_limit" in codes for _, codes, _ in found] == [False, False, True]
     assert found[2][0] == REVIEW
+
+
+def test_what_is_written_is_what_the_schemas_say() -> None:
+    """Committed as exported; generated events, their verdicts and their decision records are valid."""
+    files = export(SERVING.spec)
+    for path, text in files.items():
+        assert (Path(__file__).resolve().parents[1] / "schemas" / path).read_text(encoding="utf-8") == text, "run `streamapp schema export`"
+    schemas = {name: Draft202012Validator(json.loads(files[f"payments/{name}.v1.json"])) for name in ("event", "verdict", "decision")}
+    records = list(payments(1_500, PaymentMix(seed=4, stolen=0.05)))
+    copies = [*records, *records[:3]]
+    values = [record.value for record in copies]
+    n = len(copies)
+    segment = Segment(
+        "payments.events.v1", 0, 1, np.arange(n), np.full(n, T0 + 86_400_000), [record.key for record in copies], values, [()] * n
+    )
+    plan = pipeline.plan([segment], SCORING)
+    read = pipeline.Read(shared=SharedRead(SCORING.shared.asks(plan), SCORING.shared.new()))
+    outcome = pipeline.decide(plan, read, [SCORING.state.new()], SCORING, T0, lambda: 0.0)
+    verdicts = SCORING.encoder.verdicts(outcome)
+    found = {"event": values, "verdict": verdicts, "decision": SCORING.encoder.decisions(outcome, verdicts)}
+    for name, documents in found.items():
+        wrong = [error.message for document in documents for error in schemas[name].iter_errors(json.loads(document or b""))]
+        assert wrong == [], name
+    codes = {reason["code"] for verdict in verdicts for reason in json.loads(verdict)["reasons"]}
+    assert {"duplicate"} < codes, "what thieves do is explained as well"

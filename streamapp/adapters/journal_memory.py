@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamapp.core.events import Segment
+from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.state import StatePlan
 from streamapp.core.windows_partition import PartitionState
+from streamapp.ports import Outputs
 
 
 class MemoryJournal:
@@ -22,6 +24,9 @@ class MemoryJournal:
         """Gives the state of each segment's partition, a new one where there was none."""
         return [self._states.setdefault((one.topic, one.partition), self._plan.new()) for one in segments]
 
-    async def append(self, outcome: Outcome) -> None:
+    async def ready(self) -> None:
+        """States may always move."""
+
+    async def append(self, outcome: Outcome, outputs: Outputs, release: Release) -> None:
         """Keeps the outcome."""
         self.appended.append(outcome)

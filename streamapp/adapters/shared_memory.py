@@ -19,3 +19,6 @@ class MemoryShared:
 
     async def write(self, written: Mapping[str, SharedEntries]) -> None:
         """Does nothing: the rows have moved the copy already."""
+
+    async def close(self) -> None:
+        """Does nothing: there is nothing to end."""

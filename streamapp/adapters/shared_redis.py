@@ -298,6 +298,8 @@ class RedisShared:
                 await self._probing.run(self._deadline_s, 0)
             except (TimeoutError, OSError, RedisError):
                 continue
+            for line in (self._reading, self._writing):  # what was connected to the one that went is not to fail once more
+                await line.close()
             log.info("Redis answers again")
             self._probe = None
             return

@@ -78,6 +78,8 @@ def build_app(
         "broker_rebalance_timeout": 30.0,
         "broker_request_timeout": 30.0,
         "broker_commit_interval": 1.0,
+        # The broker has checked what it took, and TCP checks what it sends: looking again (0.4 us a record) is for who asks.
+        "broker_check_crcs": kafka.get("check.crcs") == "true",
         "consumer_auto_offset_reset": "earliest",
         "stream_wait_empty": False,  # has no bound; the drain of the batch consumer has
         "stream_recovery_delay": 0.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import faust
@@ -80,15 +81,18 @@ class Batches(faust.Schema):
         return message.value
 
 
+_OFFSET, _TIMESTAMP, _KEY, _VALUE, _HEADERS = map(attrgetter, ("offset", "timestamp", "key", "value", "headers"))
+
+
 def columns(topic: str, partition: int, generation: int, records: Sequence[Any]) -> Segment:
     """Takes at least one record (offset, timestamp, key, value, headers) of one partition; gives them as columns."""
     return Segment(
         topic,
         partition,
         generation,
-        np.array([record.offset for record in records], np.int64),
-        np.array([record.timestamp for record in records], np.int64),
-        [record.key for record in records],
-        [record.value for record in records],
-        [record.headers for record in records],
+        np.fromiter(map(_OFFSET, records), np.int64, len(records)),
+        np.fromiter(map(_TIMESTAMP, records), np.int64, len(records)),
+        list(map(_KEY, records)),
+        list(map(_VALUE, records)),
+        list(map(_HEADERS, records)),
     )

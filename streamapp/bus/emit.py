@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
-from streamapp.bus.columns import Message, fill
+from streamapp.bus.columns import Carrier, Message, fill
 from streamapp.bus.topics import DEAD_LETTER_BYTES_MAX, Topics
 from streamapp.core.deadletter import dead_letter
 from streamapp.core.errors import BusError, Reject, RejectCode
-from streamapp.core.events import Headers, Segment
+from streamapp.core.events import Plan, Segment
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES, UNDECIDED
+from streamapp.ports import Outputs
 
 #: Bytes of one produce batch: below the broker's default `message.max.bytes` (1,048,588) with room for the batch header.
 BATCH_BYTES_MAX = 1_000_000
@@ -24,8 +27,16 @@ BATCH_BYTES_MAX = 1_000_000
 LETTERS_BYTES_MAX = DEAD_LETTER_BYTES_MAX - 4_096
 #: What key, header and framing of one message may add to its value.
 MESSAGE_OVERHEAD_BYTES = 2_048
-#: Headers that are passed from the event to its verdict (W3C trace context).
-TRACE_HEADERS = ("traceparent", "tracestate")
+
+Int64, Int32 = npt.NDArray[np.int64], npt.NDArray[np.int32]
+
+
+class Ack(NamedTuple):
+    """One produce batch on its way: where to, how many records, and the broker's answer."""
+
+    target: tuple[str, int]
+    records: int
+    answer: asyncio.Future[Any]
 
 
 class Delivery:
@@ -35,35 +46,39 @@ class Delivery:
         """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics."""
         self._producer, self._batch_bytes_max = producer, batch_bytes_max
         self._topics = topics
+        self._answered: dict[int, tuple[Int64, Int64]] = {}
         self._by_route = tuple(getattr(topics, name) for name in ROUTE_NAMES)
 
-    async def emit(self, outcome: Outcome, verdicts: Sequence[bytes], decisions: Sequence[bytes] | None) -> Awaitable[None]:
+    async def emit(self, outcome: Outcome, verdicts: Sequence[bytes], decisions: Sequence[bytes] | None) -> Awaitable[Outputs]:
         """Queues all outputs; gives an awaitable that ends when the broker has acknowledged every one. Raises BusError.
+
+        It gives the next offset of each (topic, partition) that something was sent to.
 
         Law: each event of the plan is sent to one verdict topic and (unless they are None) to decisions, or to dead letters;
         partition and key stay.
+        What the topics hold already of an event (`answered_already`) is not sent a second time.
         A row whose record is too large for the broker becomes a reject here and its route UNDECIDED.
         """
         plan, now_ms = outcome.plan, outcome.decided_at
         self._reject_oversized(outcome, verdicts if decisions is None else decisions)
-        acks: list[asyncio.Future[object]] = []
+        acks: list[Ack] = []
         bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
         try:
             for place, segment in enumerate(plan.segments):
                 low, high = bounds[place], bounds[place + 1]
                 index = plan.index[low:high]
-                keys = [segment.keys[at] for at in index.tolist()]
-                headers = _headers(segment, index.tolist())
-                routes = outcome.route[low:high]
-                decided = list(zip(keys, verdicts[low:high], headers, strict=True))
-                for route, topic in enumerate(self._by_route):
-                    acks += await self._send(topic, segment.partition, _only(decided, routes == route), self._batch_bytes_max, now_ms)
+                carrier = Carrier(segment, index)
+                routes, missing = self._unanswered(segment, index, outcome.route[low:high])
+                by_route = [routes == route for route in range(len(self._by_route))]
+                told = carrier.batches(verdicts[low:high], by_route, self._batch_bytes_max, now_ms)
+                for topic, batches in zip(self._by_route, told, strict=True):
+                    acks += await self._send(topic, segment.partition, batches)
                 if decisions is not None:
-                    known = _only(list(zip(keys, decisions[low:high], headers, strict=True)), routes != UNDECIDED)
-                    acks += await self._send(self._topics.decisions, segment.partition, known, self._batch_bytes_max, now_ms)
-            for place, letters in _letters(plan.rejects, plan.segments, now_ms).items():
+                    (batches,) = carrier.batches(decisions[low:high], [missing], self._batch_bytes_max, now_ms)
+                    acks += await self._send(self._topics.decisions, segment.partition, batches)
+            for place, letters in _letters(self._unanswered_rejects(plan), plan.segments, now_ms).items():
                 partition = plan.segments[place].partition
-                acks += await self._send(self._topics.dead_letters, partition, letters, LETTERS_BYTES_MAX, now_ms)
+                acks += await self._send(self._topics.dead_letters, partition, fill(letters, LETTERS_BYTES_MAX, now_ms))
         except KafkaError as refused:
             raise BusError(f"the broker does not take outputs: {refused!r}", "check it with `streamapp doctor`") from refused
         return _all(acks)
@@ -82,10 +97,47 @@ class Delivery:
         except KafkaError as refused:
             raise BusError(f"the broker does not take {topic}: {refused!r}", "check it with `streamapp doctor`") from refused
 
-    async def _send(
-        self, topic: str, partition: int, messages: Sequence[Message], size_max: int, now_ms: int
-    ) -> list[asyncio.Future[object]]:
-        return [await self._producer.send_batch(batch, topic, partition=partition) for batch in fill(messages, size_max, now_ms)]
+    async def _send(self, topic: str, partition: int, batches: Sequence[BatchBuilder]) -> list[Ack]:
+        return [
+            Ack((topic, partition), batch.record_count(), await self._producer.send_batch(batch, topic, partition=partition))
+            for batch in batches
+        ]
+
+    # -- what an owner before us emitted and did not log (bus/recovery.py)
+
+    def answered_already(self, partition: int, verdicts: Int64, decisions: Int64) -> None:
+        """Takes the source offsets of a partition, sorted, that have a verdict or dead letter, and those that have a decision record."""
+        if len(verdicts) or len(decisions):
+            self._answered[partition] = verdicts, decisions
+        else:
+            self._answered.pop(partition, None)
+
+    def nothing_answered(self, partition: int) -> None:
+        """Forgets what was answered of a partition that is ours no longer."""
+        self._answered.pop(partition, None)
+
+    def _unanswered(self, segment: Segment, index: Int32, route: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+        """Gives the routes with UNDECIDED where the verdict is out already, and where a decision record is still to be sent."""
+        answered = self._answered.get(segment.partition)
+        if answered is None:
+            return route, route != UNDECIDED
+        verdicts, decisions = answered
+        if segment.offsets[0] > max(verdicts[-1:].tolist() + decisions[-1:].tolist()):
+            del self._answered[segment.partition]
+            return route, route != UNDECIDED
+        offsets = segment.offsets[index]
+        return np.where(np.isin(offsets, verdicts), np.int8(UNDECIDED), route), (route != UNDECIDED) & ~np.isin(offsets, decisions)
+
+    def _unanswered_rejects(self, plan: Plan) -> Sequence[Reject]:
+        if not self._answered:
+            return plan.rejects
+        none = np.zeros(0, np.int64)
+        return [
+            reject
+            for reject in plan.rejects
+            if plan.segments[reject.segment].offsets[reject.index]
+            not in self._answered.get(plan.segments[reject.segment].partition, (none, none))[0]
+        ]
 
     def _reject_oversized(self, outcome: Outcome, largest: Sequence[bytes]) -> None:
         limit = self._batch_bytes_max - MESSAGE_OVERHEAD_BYTES
@@ -101,21 +153,6 @@ class Delivery:
                 )
 
 
-def _only(messages: Sequence[Message], chosen: npt.NDArray[np.bool_]) -> Sequence[Message]:
-    rows = np.flatnonzero(chosen).tolist()
-    return messages if len(rows) == len(messages) else [messages[row] for row in rows]
-
-
-def _headers(segment: Segment, index: Sequence[int]) -> list[Headers]:
-    offsets = segment.offsets[np.asarray(index, np.intp)].tolist()
-    headers: list[Headers] = [[("source-offset", b"%d" % offset)] for offset in offsets]
-    for row, at in enumerate(index):
-        given = segment.headers[at]
-        if given:
-            headers[row] = [*headers[row], *((name, value) for name, value in given if name in TRACE_HEADERS)]
-    return headers
-
-
 def _letters(rejects: Sequence[Reject], segments: Sequence[Segment], now_ms: int) -> dict[int, list[Message]]:
     letters: dict[int, list[Message]] = {}
     for reject in rejects:
@@ -123,9 +160,13 @@ def _letters(rejects: Sequence[Reject], segments: Sequence[Segment], now_ms: int
     return letters
 
 
-async def _all(acks: Sequence[asyncio.Future[object]]) -> None:
+async def _all(acks: Sequence[Ack]) -> Outputs:
     """Waits for every answer, also when one is a refusal, so that none is left unread."""
-    answers = await asyncio.gather(*acks, return_exceptions=True)
-    for answer in answers:
+    answers = await asyncio.gather(*(ack.answer for ack in acks), return_exceptions=True)
+    after: dict[tuple[str, int], int] = {}
+    for ack, answer in zip(acks, answers, strict=True):
         if isinstance(answer, BaseException):
             raise BusError(f"the broker refused an output: {answer!r}", "check it with `streamapp doctor`") from answer
+        if answer.offset >= 0:  # a repeated batch that the broker had already is acknowledged without its offset
+            after[ack.target] = answer.offset + ack.records
+    return after

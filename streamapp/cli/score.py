@@ -13,6 +13,7 @@ from streamapp.cli.options import settings
 from streamapp.config import Settings
 
 if TYPE_CHECKING:
+    from streamapp.core.shared import SharedState
     from streamapp.core.windows_partition import PartitionState
     from streamapp.pipeline import Serving
 
@@ -46,10 +47,12 @@ def command(source: IO[bytes], settings: Settings, features: bool, output: IO[by
     serving = load(settings, load_pipeline(settings.pipeline))
     key = serving.spec.pipeline.key
     first = 0
-    state = serving.state.new()
+    state, shared = serving.state.new(), serving.shared.new()
     with Progress("deciding", None, "events", show=output is not sys.stdout.buffer or not sys.stdout.isatty()) as progress:
         for values in chunks(source, CHUNK):
-            output.writelines(answers(values, [key_of(value, key) for value in values], first, serving, state=state, features=features))
+            output.writelines(
+                answers(values, [key_of(value, key) for value in values], first, serving, state=state, shared=shared, features=features)
+            )
             first += len(values)
             progress.advance(len(values))
 
@@ -61,6 +64,7 @@ def answers(
     serving: Serving,
     *,
     state: PartitionState | None = None,
+    shared: SharedState | None = None,
     features: bool = False,
 ) -> list[bytes]:
     """Takes records that follow one another from offset `first`, and what is remembered of those before (None: nothing).
@@ -73,12 +77,14 @@ def answers(
     from streamapp import pipeline
     from streamapp.core.deadletter import describe
     from streamapp.core.events import Segment
+    from streamapp.core.shared import SharedRead
 
     now_ms = time.time_ns() // 1_000_000
     count = len(values)
     segment = Segment("-", 0, 0, np.arange(first, first + count), np.full(count, now_ms, np.int64), keys, values, [()] * count)
     plan = pipeline.plan([segment], serving)
-    outcome = pipeline.decide(plan, pipeline.Read(), [state or serving.state.new()], serving, now_ms, time.perf_counter)
+    read = pipeline.Read(shared=SharedRead(serving.shared.asks(plan), shared or serving.shared.new()))
+    outcome = pipeline.decide(plan, read, [state or serving.state.new()], serving, now_ms, time.perf_counter)
     verdicts = serving.encoder.verdicts(outcome)
     found = serving.encoder.decisions(outcome, verdicts) if features else verdicts
     lines: list[bytes] = [b""] * count

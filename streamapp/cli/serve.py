@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from streamapp import pipeline
-from streamapp.adapters.journal_memory import MemoryJournal
 from streamapp.adapters.models import latest_version, load_model
 from streamapp.adapters.probes import Probes
+from streamapp.adapters.shared_memory import MemoryShared
+from streamapp.adapters.shared_redis import RedisShared
 from streamapp.bus.app import build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
+from streamapp.bus.journal import KafkaJournal, SnapshotPolicy, trimming
+from streamapp.bus.journal import warm_up as warm_up_journal
 from streamapp.bus.producer import producing
+from streamapp.bus.recovery import Group, Recovery, check_log, log_reader
+from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import Topics
 from streamapp.cli.watching import Watch
-from streamapp.config import Settings, models_directory
+from streamapp.config import Settings, fail_point, models_directory
 from streamapp.control.release import load_serving
 from streamapp.core.errors import StreamappError
 from streamapp.core.events import Plan
 from streamapp.core.observe import warm_up
+from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
-from streamapp.worker import Line, attach
+from streamapp.core.windows import warm_up as warm_up_windows
+from streamapp.worker import Line, Reached, attach, nothing_happens, reading
 
 log = logging.getLogger(__name__)
+
+#: glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD: below 32 MiB nothing is mapped alone, and half a GiB may stay when freed.
+MALLOPT = ((-3, 32 << 20), (-1, 512 << 20), (-2, 16 << 20))
 
 
 async def serve(settings: Settings, spec: PipelineSpec) -> None:
@@ -39,14 +51,27 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     topics = Topics(namespace, events=settings.events_topic)
     serving = load(settings, spec)
     warm_up()
+    warm_up_journal(serving.state)
+    warm_up_windows()
+    warm_up_batches()
     _calm_collector()
+    _keep_memory()
     stop = asyncio.Event()
     app = build_app(f"{namespace}.{spec.pipeline.name}", settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)
     async with producing(settings.bootstrap, settings.kafka) as producer:
         delivery = Delivery(producer, topics)
-        watch = Watch(settings, spec, topics, app, delivery, await delivery.partitions_of(topics.events))
+        partitions = await delivery.partitions_of(topics.events)
+        check_log(topics, partitions, await delivery.partitions_of(topics.state))
+        watch = Watch(settings, spec, topics, app, delivery, partitions)
         watch.serves(serving)
-        line = Line(serving, delivery, nothing_to_read, MemoryJournal(serving.state), watch.acknowledged)
+        client = client_arguments(settings.kafka)
+        policy = SnapshotPolicy(settings.state_snapshot_rows, settings.state_snapshot_s)
+        journal = KafkaJournal(producer, topics, serving.state, partitions, trimming(settings.bootstrap, topics, client), policy)
+        watch.recovery = Recovery(Group(app), journal, delivery, topics, lambda: log_reader(settings.bootstrap, client), watch.loads)
+        app.partition_listener = watch.recovery
+        shared = shared_windows(settings, serving, namespace)
+        prefetch = reading(serving.shared, shared) if serving.shared.stores else nothing_to_read
+        line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point())
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
         async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:
@@ -56,11 +81,37 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
                 await run(app, stop)
             beating.cancel()
             await watch.finish()
+        await shared.close()
+
+
+def _fail_point() -> Reached:
+    """Gives what ends this process at the step that a test has named, as SIGKILL would: nothing is flushed, closed or left in order."""
+    wanted, left = fail_point()
+    if not wanted:
+        return nothing_happens
+
+    def reached(step: str) -> None:
+        nonlocal left
+        left -= step == wanted
+        if not left:
+            os._exit(137)
+
+    return reached
 
 
 def load(settings: Settings, spec: PipelineSpec) -> pipeline.Serving:
     """Gives the Serving of the settings' models directory. Raises ModelRejected, ConfigError."""
     return load_serving(spec, models_directory(settings), settings.entity_key.encode(), load_model, latest_version)
+
+
+def shared_windows(settings: Settings, serving: pipeline.Serving, namespace: str) -> MemoryShared | RedisShared:
+    """Gives the way to the windows of entities that cross partitions; warns where workers would not hear of one another."""
+    if settings.redis and serving.shared.stores:
+        return RedisShared(serving.shared, settings.redis, namespace, settings.redis_deadline_ms)
+    if serving.shared.stores:
+        entities = ", ".join(store.entity for store in serving.shared.stores)
+        log.warning("Windows of %s are this worker's own; set STREAMAPP_REDIS where there are several workers or restarts", entities)
+    return MemoryShared(serving.shared)
 
 
 async def nothing_to_read(plan: Plan) -> pipeline.Read:
@@ -85,6 +136,16 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+def _keep_memory() -> None:
+    """Lets the C library keep what is freed: the next micro-batch needs the same megabytes, and fresh pages cost a tenth of its time."""
+    try:
+        library = ctypes.CDLL(None)
+        for parameter, size in MALLOPT:
+            library.mallopt(parameter, size)
+    except (AttributeError, OSError, TypeError):
+        log.debug("this C library has no mallopt; it keeps or gives back memory as it likes")
 
 
 def _limits(settings: Settings) -> BatchLimits:

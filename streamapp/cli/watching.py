@@ -15,6 +15,7 @@ from streamapp.adapters.probes import Health, Pages
 from streamapp.bus.app import StreamApp
 from streamapp.bus.emit import Delivery
 from streamapp.bus.follow import Record, follower
+from streamapp.bus.recovery import Recovery
 from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import Topics
 from streamapp.config import Settings
@@ -55,6 +56,11 @@ class Watch:
         self._generation = -1
         self._mine: set[int] = set()
         self._merging: asyncio.Task[None] | None = None
+        self.recovery: Recovery | None = None
+
+    def loads(self, what: str, share: float) -> None:
+        """Notes how far something is loaded; the worker is not ready before all of it is."""
+        self.health.loading[what] = share
 
     def serves(self, serving: pipeline.Serving) -> None:
         """Names the Serving that decides from now on; what was counted under the one before is closed."""
@@ -126,11 +132,23 @@ class Watch:
             "release": self._release,
             "generation": self._generation,
             "degraded": self._degraded,
+            "state": self._state(),
             "partitions": {
                 str(source.partition): {"lag_records": records, "lag_seconds": round(seconds, 3)}
                 for source, (records, seconds) in sorted(lags.items())
             },
         }
+
+    def _state(self) -> Mapping[str, Any]:
+        recovery, now_s = self.recovery, time.monotonic()
+        if recovery is None:
+            return {}
+        kept = {
+            str(number): {"position": one.position, "rows_since_snapshot": one.rows, "log_next": one.log_next}
+            for number, one in sorted(recovery.journal.figures().items())
+        }
+        loading = {str(number): one.figures(now_s) for number, one in sorted(recovery.loading.items())}
+        return {"partitions": kept, "loading": loading}
 
     # -- drift
 

@@ -37,7 +37,8 @@ class BoostRecipe:
     train_share: float = 0.7
     validation_share: float = 0.15
     gap_ms: int = 0
-    warm_up_ms: int | None = None  #  what only fills the windows; None: the longest window, at most a quarter of the data
+    cold_ms: int = 3 * 86_400_000  #  each event also trains as a state sees it that forgets all so often
+    missing_share: float = 0.15  #    of rows are seen as if the store of shared windows did not answer
     precision: float = 0.95  #        the promise of block
     precision_low: float = 0.92  #    below which its 95 % interval must not reach
     positives_min: int = 20  #        fewer say nothing about a promise

@@ -29,13 +29,14 @@ BATCH_ROWS = 4096
 
 @dataclass(slots=True, frozen=True)
 class History:
-    """n labelled events in file order with the features they had when they came; and what was left out, by reason."""
+    """n labelled events with the features they had when they came, by time where some are cold; and what was left out, by reason."""
 
     names: tuple[str, ...]
     values: npt.NDArray[np.float32]  #     n x len(names), raw; float32 is what models take
     rule_hits: npt.NDArray[np.float64]  #  n: how many of the pipeline's rules hit
     positive: npt.NDArray[np.bool_]
     time_ms: npt.NDArray[np.int64]
+    cold: npt.NDArray[np.bool_]  #         n: seen by a second state that has just begun; these rows repeat others
     files: list[dict[str, Any]]  #         name, sha256, rows
     left_out: dict[str, int]
 
@@ -44,32 +45,53 @@ class History:
         return self.values[:, [self.names.index(name) for name in names]]
 
 
-def read_history(files: Sequence[Path], serving: pipeline.Serving, label_field: str, positive_label: str) -> History:
+def read_history(
+    files: Sequence[Path], serving: pipeline.Serving, label_field: str, positive_label: str, cold_ms: int | None = None
+) -> History:
     """Reads JSON lines (.gz too), one partition's worth, in the order in which they would have come.
 
-    Events without label move the windows and are left out afterwards; so are copies and rejects, which move nothing.
+    Events without label move the windows and are left out afterwards; so are copies and rejects, which move nothing. With `cold_ms`
+    each event is also seen by a state that forgets everything so often: a worker's first days look like that.
     Raises ConfigError for a line that is not a JSON object, for an event without a time and for data in which a class is missing.
     """
-    reader = _Reader(serving, label_field, positive_label)
+    reader = _Reader(serving, label_field, positive_label, cold_ms)
     for path in files:
         rows = sum(reader.read(lines, path) for lines in _batches(path))
         reader.files.append({"name": path.name, "sha256": _sha256(path), "rows": rows})
     return reader.history()
 
 
-class _Reader:
-    """One pass over the files; the state goes with it."""
+class _Track:
+    """One life of the state, from empty."""
 
-    def __init__(self, serving: pipeline.Serving, label_field: str, positive_label: str) -> None:
+    def __init__(self, serving: pipeline.Serving) -> None:
+        self._serving = serving
+        self.states: list[PartitionState] = []
+        self.parts: list[tuple[npt.NDArray[Any], ...]] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew with an empty state; what was measured stays."""
+        self.states, self._shared = [self._serving.state.new()], self._serving.shared.new()
+
+    def move(self, segment: Segment) -> tuple[Plan, FeatureSet, npt.NDArray[np.bool_]]:
+        """Gives the plan of the segment, its features and which rows are copies."""
+        plan = pipeline.plan([segment], self._serving)
+        features, _, remembered = measured(plan, self.states, self._shared, self._serving)
+        return plan, features, remembered.duplicate
+
+
+class _Reader:
+    """One pass over the files; the states go with it."""
+
+    def __init__(self, serving: pipeline.Serving, label_field: str, positive_label: str, cold_ms: int | None) -> None:
         key = serving.spec.pipeline.key
-        self._serving, self._positive_label = serving, positive_label
+        self._serving, self._positive_label, self._cold_ms = serving, positive_label, cold_ms
         wanted = [("label", Any, None), ("event_time", Any, None), ("key", Any, None)]
         beside: Any = msgspec.defstruct("Beside", wanted, rename={"label": label_field, "key": key}, gc=False)
         self._beside: Callable[[bytes], Any] = msgspec.json.Decoder(beside).decode
-        self._states: list[PartitionState] = [serving.state.new()]
-        self._shared = serving.shared.new()
-        self._row = 0
-        self._parts: list[tuple[npt.NDArray[Any], ...]] = []
+        self._warm, self._cold = _Track(serving), _Track(serving)
+        self._row, self._forget_at = 0, 0
         self._left_out: Counter[str] = Counter()
         self.files: list[dict[str, Any]] = []
 
@@ -86,31 +108,44 @@ class _Reader:
         self._row += n
         # Received when it happened: how late a record came is known to nobody any more, and nothing may count as from the future.
         segment = Segment("training", 0, 0, offsets, times, keys, lines, [()] * n)
-        plan = pipeline.plan([segment], self._serving)
+        plan, features, copy = self._warm.move(segment)
         self._left_out.update(f"rejected: {reject.code.value}" for reject in plan.rejects)
-        features, _, remembered = measured(plan, self._states, self._shared, self._serving)
         labels = [beside[row].label for row in plan.index.tolist()]
         labelled = np.array([label is not None for label in labels], np.bool_)
-        copy = remembered.duplicate
         self._left_out.update({"unlabelled": int((~labelled).sum()), "duplicate": int((labelled & copy).sum())})
         kept = np.flatnonzero(labelled & ~copy)
         positive = np.array([is_positive(labels[row], self._positive_label) for row in kept.tolist()], np.bool_)
-        hits = _rule_hits(features, plan, self._serving)
-        self._parts.append((features.values[kept].astype(np.float32), hits[kept], positive, plan.event_time[kept]))
+        self._keep(self._warm, plan, features, kept, positive)
+        if self._cold_ms is not None:
+            if times[0] >= self._forget_at:
+                self._cold.forget()
+                self._forget_at = int(times[0]) + self._cold_ms
+            plan, features, _ = self._cold.move(segment)
+            self._keep(self._cold, plan, features, kept, positive)
         return n
+
+    def _keep(self, track: _Track, plan: Plan, features: FeatureSet, kept: npt.NDArray[np.intp], positive: npt.NDArray[np.bool_]) -> None:
+        hits = _rule_hits(features, plan, self._serving)
+        cold = np.full(len(kept), track is self._cold)
+        track.parts.append((features.values[kept].astype(np.float32), hits[kept], positive, plan.event_time[kept], cold))
 
     def history(self) -> History:
         """Gives everything that was kept."""
-        if not self._parts:
+        parts = self._warm.parts + self._cold.parts
+        if not parts:
             raise ConfigError("there is no event in these files", "bring labelled events as JSON lines")
-        values, hits, positive, times = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        if self._cold.parts:
+            order = np.argsort(columns[3], kind="stable")
+            columns = [column[order] for column in columns]
+        values, hits, positive, times, cold = columns
         if not 0 < positive.sum() < len(positive):
             raise ConfigError(
                 f"{len(positive)} usable events, of which {int(positive.sum())} are {self._positive_label!r}: both classes are needed",
                 f"is {self._positive_label!r} the positive label?",
             )
         left_out = {reason: times for reason, times in self._left_out.items() if times}
-        return History(self._serving.features.names, values, hits, positive, times, self.files, left_out)
+        return History(self._serving.features.names, values, hits, positive, times, cold, self.files, left_out)
 
 
 def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> npt.NDArray[np.float64]:

@@ -18,16 +18,18 @@ from streamapp.core.cascade import Tier
 from streamapp.core.decode import Decoder
 from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
 from streamapp.core.errors import ConfigError, ModelRejected
-from streamapp.core.events import Segment
+from streamapp.core.events import Plan, Segment
 from streamapp.core.explain import ModelReasons
+from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.formula import compile_formula
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
-from streamapp.core.shared import SharedPlan
+from streamapp.core.shared import SharedPlan, SharedRead, SharedState
 from streamapp.core.spec import PipelineSpec
-from streamapp.core.state import StatePlan
-from streamapp.core.vectorise import Inputs, scale
+from streamapp.core.state import Remembered, StatePlan
+from streamapp.core.vectorise import Inputs, Ngrams, scale
+from streamapp.core.windows_partition import PartitionState
 from streamapp.ports import Model
 
 
@@ -128,9 +130,18 @@ def inputs_of(serving: pipeline.Serving, card: Card, events: Sequence[Mapping[st
     plan = pipeline.plan([segment_of(events, key=serving.spec.pipeline.key)], serving)
     if plan.rejects:
         raise ModelRejected(f"a smoke example is no event of this pipeline: {plan.rejects[0].path}: {plan.rejects[0].message}")
-    remembered = serving.state.advance(plan, [serving.state.new()])
-    features, ngrams = serving.features.measure(plan, {}, remembered.values)
+    features, ngrams, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving)
     return Inputs(scale(features.values[:, serving.features.places(card.scaler.names)], card.scaler), ngrams)
+
+
+def measured(
+    plan: Plan, states: Sequence[PartitionState], shared: SharedState, serving: pipeline.Serving
+) -> tuple[FeatureSet, Ngrams | None, Remembered]:
+    """Gives the features that `decide` would decide by, and moves the states as it would: for whoever wants no verdict."""
+    remembered = serving.state.advance(plan, states)
+    answered = serving.shared.answer(len(plan), remembered, SharedRead(serving.shared.asks(plan), shared))
+    features, ngrams = serving.features.measure(plan, {}, np.hstack((remembered.values, answered.values)))
+    return features, ngrams, remembered
 
 
 def check_examples(serving: pipeline.Serving) -> None:

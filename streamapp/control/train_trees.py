@@ -55,7 +55,9 @@ def train_trees(
 ) -> TrainingReport:
     """Trains boosted trees for the first tier of `spec` and writes `models/<name>/<version>/`, the next free number by default.
 
-    The files are read in order, as one partition. Rows of the warm-up fill the windows and train nothing; the split goes by time.
+    The files are read in order, as one partition; the split goes by time. Each event counts twice: with its whole past, and with the few
+    days of it that a worker knows which has just begun; and for some, the store of shared windows does not answer. A model that never saw
+    either would not keep its promise where they happen.
     Raises ConfigError for data that cannot train, and ModelRejected for a version that exists or a file that is not equal to Python.
     """
     recipe = recipe or BoostRecipe()
@@ -65,42 +67,48 @@ def train_trees(
     if directory.exists():
         raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
     progress("read", 0.0)
-    history = read_history(files, serving, label_field, positive_label)
+    history = read_history(files, serving, label_field, positive_label, recipe.cold_ms)
     progress("read", 1.0)
-    warm_up_ms = warm_up(serving, history, recipe)
-    warm = np.flatnonzero(history.time_ms >= history.time_ms.min() + warm_up_ms)
-    parts = _split(history, warm, recipe)
+    parts = _split(history, recipe)
     values, names = history.of(spec.vector.numeric), tuple(spec.vector.numeric)
     progress("fit", 0.0)
-    boosted = boost(values, names, history.positive, parts, recipe)
+    seen = values.copy()
+    struck = np.random.default_rng(recipe.seed).random(len(seen)) < recipe.missing_share
+    struck[parts.test] = False
+    without_shared(seen, names, serving, struck)
+    boosted = boost(seen, names, history.positive, parts, recipe)
     progress("fit", 1.0)
     graph = tree_graph(boosted.trees, name)
     calibration = msgspec.json.format(msgspec.json.encode(boosted.calibration), indent=1)
-    believed = {part: boosted.probability(values[rows]) for part, rows in (("validation", parts.validation), ("test", parts.test))}
+    warm = {part: rows[~history.cold[rows]] for part, rows in (("validation", parts.validation), ("test", parts.test))}
+    shown = {**warm, "test_cold": parts.test[history.cold[parts.test]]}
+    believed = {part: boosted.probability(values[rows]) for part, rows in shown.items()}
     figures = {
-        part: quality(believed[part], history.positive[rows], boosted.approve.value, boosted.block.value)
-        for part, rows in (("validation", parts.validation), ("test", parts.test))
+        part: quality(believed[part], history.positive[rows], boosted.approve.value, boosted.block.value) for part, rows in shown.items()
     }
-    rungs = _ladder(history, values, names, parts, believed["test"])
-    truth = history.positive[parts.test]
-    suspicious = suspicious_features(history.values[parts.train].astype(np.float64), history.names, history.positive[parts.train])
-    left_out = {**history.left_out, "warm-up": len(history.positive) - len(warm)}
+    alone = values[warm["test"]]
+    without_shared(alone, names, serving, np.ones(len(alone), np.bool_))
+    figures["test_alone"] = quality(boosted.probability(alone), history.positive[warm["test"]], boosted.approve.value, boosted.block.value)
+    usual, later = _usual(history, serving, parts), np.concatenate((warm["validation"], warm["test"]))
+    rungs = _ladder(history, values, names, usual, warm["test"], believed["test"])
+    truth = history.positive[warm["test"]]
+    suspicious = suspicious_features(history.values[usual].astype(np.float64), history.names, history.positive[usual])
 
     card = Card(
         name=name, version=directory.name, task="binary", labels=(positive_label,), framework=f"LightGBM {installed_version('lightgbm')}",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=code_commit(),
         hyper_parameters=asdict(recipe), feature_spec=serving.features.hash, scaler=boosted.scaler, linear=False,
         onnx_sha256=hashlib.sha256(graph).hexdigest(), calibration_sha256=hashlib.sha256(calibration).hexdigest(),
-        training=_provenance(history, parts, warm_up_ms, left_out),
+        training=_provenance(history, parts),
         metrics={
             **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
             "suspicious_features": suspicious, "best_f1_cut": best_f1_cut(believed["test"], truth),
-            "precision_of_100_a_day": top_precision(believed["test"], truth, history.time_ms[parts.test], 100),
+            "precision_of_100_a_day": top_precision(believed["test"], truth, history.time_ms[warm["test"]], 100),
             "cost": costs(believed["test"], truth, recipe), "gain": boosted.gain,
             "notes": {f"validation_log_loss_{method}": loss for method, loss in boosted.losses.items()},
         },
         reliability=reliability_bins(believed["test"], truth),
-        block=boosted.block, approve=boosted.approve, reference=_references(history, parts, boosted, values),
+        block=boosted.block, approve=boosted.approve, reference=_references(history, usual, boosted, values, later),
     )  # fmt: skip
     card = msgspec.structs.replace(card, smoke=_smoke(serving, card, boosted))
     progress("write", 0.0)
@@ -117,15 +125,14 @@ def train_trees(
     card = write_version(directory, card, graph, calibration, check)
     load_model(directory, feature_spec=serving.features.hash, vectorise=lambda card, events: inputs_of(serving, card, events))
     progress("write", 1.0)
-    return TrainingReport(directory, card, figures, rungs, suspicious, left_out)
+    return TrainingReport(directory, card, figures, rungs, suspicious, history.left_out)
 
 
-def warm_up(serving: pipeline.Serving, history: History, recipe: BoostRecipe) -> int:
-    """Gives how long the first events only fill windows, ms: the longest window, at most a quarter of what there is."""
-    if recipe.warm_up_ms is not None:
-        return recipe.warm_up_ms
-    longest = max((feature.window_ms + feature.delay_ms for feature in (*serving.state.features, *serving.shared.features)), default=0)
-    return min(longest, int(history.time_ms.max() - history.time_ms.min()) // 4)
+def without_shared(values: npt.NDArray[np.float32], names: Sequence[str], serving: pipeline.Serving, rows: npt.NDArray[np.bool_]) -> None:
+    """Puts into the chosen rows of values [n, k] what stands there while the store of shared windows does not answer."""
+    for feature in serving.shared.features:
+        if feature.name in names:
+            values[rows, names.index(feature.name)] = feature.default
 
 
 def top_precision(believed: Float64, positive: Labels, time_ms: npt.NDArray[np.int64], top: int) -> float | None:
@@ -150,9 +157,8 @@ def costs(believed: Float64, positive: Labels, recipe: BoostRecipe) -> dict[str,
     }  # fmt: skip
 
 
-def _split(history: History, warm: npt.NDArray[np.intp], recipe: BoostRecipe) -> Split:
-    inside = time_split(history.time_ms[warm], (recipe.train_share, recipe.validation_share), recipe.gap_ms)
-    parts = Split(warm[inside.train], warm[inside.validation], warm[inside.test], "time")
+def _split(history: History, recipe: BoostRecipe) -> Split:
+    parts = time_split(history.time_ms, (recipe.train_share, recipe.validation_share), recipe.gap_ms)
     for part, rows in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
         positives = int(history.positive[rows].sum())
         if min(positives, len(rows) - positives) < 4:
@@ -162,21 +168,40 @@ def _split(history: History, warm: npt.NDArray[np.intp], recipe: BoostRecipe) ->
     return parts
 
 
-def _ladder(history: History, values: npt.NDArray[np.float32], names: Sequence[str], parts: Split, believed: Float64) -> list[Rung]:
-    """The pipeline's own rules, the amounts and counts in a linear model, then the trees: what each step is worth on the test part."""
-    train, test = values[parts.train].astype(np.float64), values[parts.test].astype(np.float64)
+def _usual(history: History, serving: pipeline.Serving, parts: Split) -> npt.NDArray[np.int64]:
+    """Gives the training rows whose windows are full, as later ones will be: from the longest window on, at most the later half."""
+    longest = max((one.window_ms + one.delay_ms for one in (*serving.state.features, *serving.shared.features)), default=0)
+    first, last = int(history.time_ms[parts.train].min()), int(history.time_ms[parts.train].max())
+    full = history.time_ms[parts.train] >= first + min(longest, (last - first) // 2)
+    return parts.train[full & ~history.cold[parts.train]]
+
+
+def _ladder(
+    history: History,
+    values: npt.NDArray[np.float32],
+    names: Sequence[str],
+    train_rows: npt.NDArray[np.int64],
+    test_rows: npt.NDArray[np.int64],
+    believed: Float64,
+) -> list[Rung]:
+    """The pipeline's own rules, its numbers in a linear model, then the trees: what each step is worth on the test part."""
+    train, test = values[train_rows].astype(np.float64), values[test_rows].astype(np.float64)
     scaler = fit_scaler(train, names)
-    weights, _ = logistic_regression(
-        matrix(Inputs(scale(train, scaler), None), 0), history.positive[parts.train], np.ones(len(names)), 1.0, 17
-    )
+    inputs = matrix(Inputs(scale(train, scaler), None), 0)
+    weights, _ = logistic_regression(inputs, history.positive[train_rows], np.ones(len(names)), 1.0, 17)
     linear = scale(test, scaler).astype(np.float64) @ weights
-    return ladder({"rules": history.rule_hits[parts.test], "linear": linear, "boosted trees": believed}, history.positive[parts.test])
+    return ladder({"rules": history.rule_hits[test_rows], "linear": linear, "boosted trees": believed}, history.positive[test_rows])
 
 
-def _references(history: History, parts: Split, boosted: Boosted, values: npt.NDArray[np.float32]) -> dict[str, Reference]:
+def _references(
+    history: History,
+    usual: npt.NDArray[np.int64],
+    boosted: Boosted,
+    values: npt.NDArray[np.float32],
+    later: npt.NDArray[np.int64],
+) -> dict[str, Reference]:
     """Features as in training; the score, which training rows would flatter, of later rows."""
-    later = np.concatenate((parts.validation, parts.test))
-    references = {name: reference(history.values[parts.train, place].astype(np.float64)) for place, name in enumerate(history.names)}
+    references = {name: reference(history.values[usual, place].astype(np.float64)) for place, name in enumerate(history.names)}
     return references | {"score": reference(logistic(boosted.margins(values[later])))}
 
 
@@ -184,15 +209,15 @@ def _smoke(serving: pipeline.Serving, card: Card, boosted: Boosted) -> tuple[Smo
     return smoke_examples(lambda events: boosted.trees.margins(inputs_of(serving, card, events)), serving.spec)
 
 
-def _provenance(history: History, parts: Split, warm_up_ms: int, left_out: dict[str, int]) -> dict[str, Any]:
+def _provenance(history: History, parts: Split) -> dict[str, Any]:
     named = (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
     return {
         "files": history.files,
-        "left_out": left_out,
+        "left_out": history.left_out,
         "rows": {part: len(rows) for part, rows in named},
         "positives": {part: int(history.positive[rows].sum()) for part, rows in named},
         "split": parts.kind,
-        "warm_up_ms": warm_up_ms,
+        "cold_rows": {part: int(history.cold[rows].sum()) for part, rows in named},
         "window_ms": [int(history.time_ms.min()), int(history.time_ms.max())],
         "windows_ms": {part: [int(history.time_ms[rows].min()), int(history.time_ms[rows].max())] for part, rows in named},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -78,5 +79,5 @@ class Plan:
         """Gives the declared field `name` of all n events, in row order; read once, kept."""
         values = self.columns.get(name)
         if values is None:
-            values = self.columns[name] = [getattr(event, name) for event in self.events]
+            values = self.columns[name] = list(map(attrgetter(name), self.events))
         return values

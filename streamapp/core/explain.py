@@ -15,6 +15,9 @@ from streamapp.core.vectorise import Contributions, Inputs, Ngrams
 #: How many model reasons one verdict carries (MO10).
 TOP_REASONS = 3
 
+#: Codes of reasons that neither a rule nor a contribution gives.
+LAST_RESORTS = ("default_route", "model_probability")
+
 #: Names of the n-gram groups; an n-gram itself is text and is named by `trace` only.
 NGRAM_GROUPS = ("word_ngrams", "character_ngrams")
 _GROUP_WORDS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,4 +51,5 @@ def partition_of(keys: Sequence[bytes], partitions: int) -> npt.NDArray[np.int64
 
 def misplaced(keys: Sequence[bytes | None], partition: int, partitions: int) -> int:
     """Counts the keys that another partitioner placed into `partition`; records without a key may lie anywhere."""
-    return int(np.count_nonzero(partition_of([key for key in keys if key is not None], partitions) != partition))
+    known: Any = [key for key in keys if key is not None] if None in keys else keys
+    return int(np.count_nonzero(partition_of(known, partitions) != partition))

@@ -12,11 +12,13 @@ from typing import Any
 from streamapp.core.asyncapi import asyncapi
 from streamapp.core.errors import RejectCode
 from streamapp.core.events import FLAG_NAMES
-from streamapp.core.explain import NGRAM_GROUPS
-from streamapp.core.features import definitions
+from streamapp.core.explain import LAST_RESORTS, NGRAM_GROUPS
+from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.fields import EVENT_ID, TENANT, id_bounds, integer_bounds
 from streamapp.core.route import ROUTE_NAMES
+from streamapp.core.shared import SharedPlan
 from streamapp.core.spec import FieldSpec, PipelineSpec
+from streamapp.core.state import StatePlan
 from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS
 
 Schema = dict[str, Any]
@@ -104,9 +106,9 @@ def given_only(values: Mapping[str, Any]) -> Schema:
 
 
 def reason_codes(spec: PipelineSpec) -> list[str]:
-    """Gives the closed list of reason codes: rules in file order, model inputs, n-gram groups, the default."""
+    """Gives the closed list of reason codes: rules in file order, model inputs, n-gram groups, what is said for want of better."""
     inputs = [*spec.vector.numeric, *(NGRAM_GROUPS if spec.ngrams else ())] if spec.tiers else []
-    return [*(rule.code for rule in spec.rules if rule.mode != "draft"), *(f"model_{name}" for name in inputs), "default_route"]
+    return [*(rule.code for rule in spec.rules if rule.mode != "draft"), *(f"model_{name}" for name in inputs), *LAST_RESORTS, "duplicate"]
 
 
 def verdict_properties(spec: PipelineSpec) -> Schema:
@@ -170,7 +172,8 @@ def verdict_schema(spec: PipelineSpec) -> Schema:
 def decision_schema(spec: PipelineSpec) -> Schema:
     """Gives the schema of the decisions log: the verdict with what training, replay and parity need."""
     number = {"type": ["number", "null"]}
-    features = {one.name: {**number, "description": one.description} for one in definitions(spec.features)}
+    defined = FeaturePlan(spec, (*StatePlan(spec).features, *SharedPlan(spec).features)).definitions
+    features = {one.name: {**number, "description": one.description} for one in defined}
     schema = verdict_schema(spec)
     added: Schema = {"features": _object(features)}
     if spec.features.text is not None:

@@ -324,11 +324,11 @@ def entries(
         if column.weights is not None:
             value[:, c] = activity_units(_texts(given), dict(column.weights), column.other)
         else:
-            value[:, c] = units(np.array([np.nan if x is None else x for x in given], np.float64), column.decimals)
+            value[:, c] = units(np.array(given, np.float64), column.decimals)  # None becomes NaN
     for c, field in enumerate(store.keys):
         keys[:, c] = hash_of(field)[:, 0]
     return name, value, keys
 
 
 def _texts(column: Sequence[Any]) -> list[str]:
-    return [text if text is not None else "" for text in column]
+    return [text if text is not None else "" for text in column] if None in column else column  # type: ignore[return-value]

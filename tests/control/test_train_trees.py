@@ -15,7 +15,7 @@ from streamapp.control.boost import BoostRecipe
 from streamapp.control.history import read_history
 from streamapp.control.payments import PaymentMix, payments
 from streamapp.control.release import assemble, load_serving
-from streamapp.control.train_trees import costs, top_precision, train_trees
+from streamapp.control.train_trees import costs, top_precision, train_trees, without_shared
 from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.events import Segment
 from streamapp.core.shared import SharedRead
@@ -76,6 +76,19 @@ def test_copies_and_rejects_move_nothing_and_the_unlabelled_move_windows(file: P
     assert [times for reason, times in two.left_out.items() if reason.startswith("rejected")] == [1]
 
 
+def test_with_cold_rows_each_event_is_seen_twice_and_only_the_first_forgets_nothing(file: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.jsonl"
+    short.write_bytes(b"\n".join(lines_of(file, 12_000)))
+    plain = read_history([short], SERVING, "label", "fraud")
+    both = read_history([short], SERVING, "label", "fraud", cold_ms=86_400_000)
+    by_time = np.argsort(plain.time_ms, kind="stable")
+    assert np.array_equal(both.values[~both.cold], plain.values[by_time]) and not plain.cold.any()
+    assert np.array_equal(both.positive[both.cold], plain.positive[by_time])
+    count = both.names.index("customer_30d_count")
+    warm, cold = both.values[~both.cold, count], both.values[both.cold, count]
+    assert (cold <= warm).all() and cold[-2_000:].mean() < 0.5 * warm[-2_000:].mean()
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -96,7 +109,7 @@ def test_a_version_is_written_that_can_serve_and_is_never_overwritten(file: Path
     report = train_trees(SPEC, [file], tmp_path, load_model=load_model, recipe=RECIPE, version="7")
     card = report.card
     assert card.parity_max_abs <= 1e-6 and not card.linear and card.framework.startswith("LightGBM")
-    assert card.training["split"] == "time" and report.left_out["warm-up"] > 0
+    assert card.training["split"] == "time" and card.training["cold_rows"]["test"] == card.training["rows"]["test"] // 2
     ends = [card.training["windows_ms"][part] for part in ("train", "validation", "test")]
     assert ends[0][1] < ends[1][0] and ends[1][1] < ends[2][0]
     best = {rung.name: rung.pr_auc or 0.0 for rung in report.ladder}
@@ -107,6 +120,26 @@ def test_a_version_is_written_that_can_serve_and_is_never_overwritten(file: Path
     with pytest.raises(ModelRejected, match="immutable"):
         train_trees(SPEC, [file], tmp_path, load_model=load_model, recipe=RECIPE, version="7")
     assert sorted(path.name for path in (tmp_path / "payments").iterdir()) == ["7"]
+
+
+def test_rows_without_the_shared_store_are_those_decide_sees_when_it_does_not_answer(file: Path) -> None:
+    lines = lines_of(file, 2_000)
+    events = [orjson.loads(line) for line in lines]
+    times = np.array([event["event_time"] for event in events], np.int64)
+    keys = [event["customer_id"].encode() for event in events]
+    segment = Segment("t", 0, 1, np.arange(2_000), times, keys, lines, [()] * 2_000)
+    there, alone = (
+        pipeline.decide(plan, read, [SERVING.state.new()], SERVING, 0, lambda: 0.0).features
+        for plan in [pipeline.plan([segment], SERVING)]
+        for read in (
+            pipeline.Read(shared=SharedRead(SERVING.shared.asks(plan), SERVING.shared.new())),
+            pipeline.Read(shared=SharedRead(SERVING.shared.asks(plan), SERVING.shared.new(), missing=True)),
+        )
+    )
+    values = there.values.astype(np.float32)
+    without_shared(values, there.names, SERVING, np.ones(2_000, np.bool_))
+    assert np.array_equal(values, alone.values.astype(np.float32))
+    assert not np.array_equal(there.values, alone.values)
 
 
 def test_the_best_of_each_day_are_judged_by_day() -> None:

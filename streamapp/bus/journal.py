@@ -1,0 +1,317 @@
+"""The journal on Kafka: one delta per micro-batch and partition, snapshots now and then, and the log trimmed behind the last but one.
+
+Step 4 of the delivery order. A delta is appended once the outputs of its micro-batch are acknowledged, so its position says from where
+events have no verdict yet. A snapshot is appended once the delta up to which it was cut is, so it never says more than the deltas do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
+from aiokafka.structs import TopicPartition
+
+from streamapp.bus.columns import fill
+from streamapp.bus.emit import BATCH_BYTES_MAX
+from streamapp.bus.topics import Topics
+from streamapp.core import journal as codec
+from streamapp.core.errors import BusError, InvariantBroken
+from streamapp.core.events import Segment
+from streamapp.core.journal import Cut, Head, Release, pack_rows, pieces, shape_of
+from streamapp.core.outcome import Outcome
+from streamapp.core.packing import pack, unpack
+from streamapp.core.replay import Replay
+from streamapp.core.state import StatePlan, Step
+from streamapp.core.windows_partition import PartitionState
+from streamapp.ports import Outputs
+
+log = logging.getLogger(__name__)
+
+Trim = Callable[[int, int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPolicy:
+    """When a partition's state is saved whole: after so many rows, or so many seconds in which there were any."""
+
+    rows: int = 1_000_000
+    seconds: float = 300.0
+
+
+@dataclass(slots=True)
+class _Covered:
+    """A cut that waits for the deltas up to it; then where the log and the outputs were."""
+
+    applied: int
+    at: asyncio.Future[tuple[int, int, tuple[int, ...]]]
+
+
+@dataclass(slots=True)
+class Kept:
+    """One partition's state and where its log is; `position`, `outputs` and `log_next` are those of the last acknowledged record."""
+
+    partition: int
+    generation: int
+    state: PartitionState
+    position: int
+    outputs: list[int]
+    log_next: int
+    base: int
+    releases: dict[int, Release]
+    deciding: int = 0  #         micro-batches between `states` and the end of `append`
+    rows: int = 0  #             since the last snapshot
+    since_s: float = field(default_factory=time.monotonic)
+    told: set[int] = field(default_factory=set)  # releases this owner has put into the log
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    covered: _Covered | None = None
+    saving: asyncio.Task[None] | None = None
+
+
+class KafkaJournal:
+    """States by partition, and the log they survive in; partitions come and go by `adopt` and `withdraw`."""
+
+    def __init__(
+        self, producer: AIOKafkaProducer, topics: Topics, plan: StatePlan, partitions: int, trim: Trim, policy: SnapshotPolicy | None = None
+    ) -> None:
+        """`partitions` is the events topic's count; `trim(partition, log offset)` removes what lies before."""
+        self.plan, self.partitions = plan, partitions
+        self._producer, self._topics, self._trim = producer, topics, trim
+        self._policy = policy or SnapshotPolicy()
+        self._kept: dict[int, Kept] = {}
+        self._away: dict[int, Kept] = {}  # of partitions that a rebalance took: good again if they come back unchanged
+        self._flight: deque[list[Kept]] = deque()
+        self._open = asyncio.Event()
+        self._open.set()
+        self._cutting = asyncio.Lock()
+        self._output_places = {name: place for place, name in enumerate(topics.outputs())}
+        self.appended_bytes = 0
+        self.appended_rows = 0
+
+    # -- ports.Journal
+
+    async def ready(self) -> None:
+        """Waits while a state is being copied: nothing may move it then. Returns at once but for some ms every some minutes."""
+        while not self._open.is_set():
+            await self._open.wait()
+
+    def states(self, segments: Sequence[Segment]) -> Sequence[PartitionState]:
+        """Gives the state of each segment's partition; raises InvariantBroken for one that is not loaded."""
+        found: list[Kept] = []
+        for one in segments:
+            kept = self._kept.get(one.partition)
+            if kept is None:
+                raise InvariantBroken(f"events of {one.topic}-{one.partition} came before its state was loaded")
+            found.append(kept)
+        for kept in found:
+            kept.deciding += 1
+        self._flight.append(found)
+        return [kept.state for kept in found]
+
+    async def append(self, outcome: Outcome, outputs: Outputs, release: Release) -> None:
+        """Writes what the oldest undelivered micro-batch did, and waits for the acknowledgement. Raises BusError.
+
+        Also for a partition that was taken away meanwhile: its outputs are out, and whoever has it now skips what it has itself.
+        """
+        steps = {step.segment: step for step in outcome.steps}
+        now_ms = outcome.decided_at
+        sent: list[tuple[Kept, int, list[int], int, int, asyncio.Future[Any]]] = []
+        found = self._flight.popleft()
+        try:
+            for place, (kept, segment) in enumerate(zip(found, outcome.plan.segments, strict=True)):
+                after = list(kept.outputs)
+                for name, at in self._output_places.items():
+                    after[at] = max(after[at], outputs.get((name, kept.partition), -1))
+                records = list(self._records(kept, segment, steps.get(place), after, release))
+                self.appended_bytes += sum(map(len, records))
+                rows = len(steps[place].rows.offset) if place in steps else 0
+                self.appended_rows += rows
+                for batch in fill([(None, record, []) for record in records], BATCH_BYTES_MAX, now_ms):
+                    answer = await self._producer.send_batch(batch, self._topics.state, partition=kept.partition)
+                    sent.append((kept, int(segment.offsets[-1]) + 1, after, rows, batch.record_count(), answer))
+            answers = await asyncio.gather(*(one[-1] for one in sent), return_exceptions=True)
+        except KafkaError as refused:
+            raise _refused(refused) from refused
+        for (kept, position, after, rows, records_sent, _), answer in zip(sent, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise _refused(answer) from answer
+            kept.position, kept.outputs, kept.log_next = position, after, answer.offset + records_sent
+            kept.rows += rows
+            self._note(kept)
+        for kept in found:
+            kept.deciding -= 1
+            kept.settled.set()
+
+    def _records(self, kept: Kept, segment: Segment, step: Step | None, outputs: list[int], release: Release) -> Iterator[bytes]:
+        fresh = () if release.code in kept.told else (release,)
+        kept.told.add(release.code)
+        kept.releases[release.code] = release
+        since, after = kept.position, int(segment.offsets[-1]) + 1
+        high = kept.state.clock.high
+        head = Head("delta", since, after, segment.generation, self.partitions, kept.base, high, tuple(outputs), releases=fresh)
+        if step is None:
+            yield codec.encode(head, b"")
+            return
+        parts = list(pieces(step.rows))
+        for number, rows in enumerate(parts):
+            last = number == len(parts) - 1
+            # Outputs are known for the whole only: a piece in between says those before it, and more is read back than needed.
+            said = tuple(outputs if last else kept.outputs)
+            reached = after if last else int(rows.offset[-1]) + 1
+            shape = shape_of(rows)
+            yield codec.encode(
+                Head("delta", since, reached, segment.generation, self.partitions, kept.base, high, said, releases=fresh, **shape),
+                pack_rows(rows),
+            )
+            since, fresh = reached, ()
+
+    # -- partitions come and go (bus/recovery.py)
+
+    def adopt(self, kept: Kept) -> None:
+        """Takes a partition whose state is loaded."""
+        self._away.pop(kept.partition, None)
+        self._kept[kept.partition] = kept
+
+    def loaded(self, partition: int, generation: int, replay: Replay, log_next: int) -> Kept:
+        """Gives what a finished replay found, ready to be adopted."""
+        outputs = list(replay.outputs) or [-1] * len(self._output_places)
+        assert replay.position is not None  # noqa: S101  # the caller has opened an empty log
+        return Kept(partition, generation, replay.state, replay.position, outputs, log_next, replay.base, dict(replay.releases))
+
+    def withdraw(self, partition: int) -> None:
+        """Gives a partition up: nothing more is decided on its state."""
+        kept = self._kept.pop(partition, None)
+        if kept is not None:
+            if kept.saving is not None:
+                kept.saving.cancel()
+            self._away[partition] = kept
+
+    def forget(self, partitions: Sequence[int]) -> None:
+        """Drops the states of partitions that went to somebody else."""
+        for partition in partitions:
+            self._away.pop(partition, None)
+
+    def away(self) -> Sequence[int]:
+        """Gives the partitions that a rebalance took and nobody was named for yet."""
+        return tuple(self._away)
+
+    async def returned(self, partition: int) -> Kept | None:
+        """Gives the state of a partition that was ours before the rebalance, once nothing of it is in flight; None when there is none.
+
+        It is good as long as the log ends where we wrote last.
+        """
+        kept = self._away.get(partition)
+        while kept is not None and kept.deciding:
+            kept.settled.clear()
+            await kept.settled.wait()
+        return kept
+
+    async def put(self, partition: int, record: bytes) -> int:
+        """Appends one record outside of the micro-batch (a beginning, a chunk, a reset); gives its log offset. Raises BusError."""
+        try:
+            (batch,) = fill([(None, record, [])], BATCH_BYTES_MAX, time.time_ns() // 1_000_000)
+            answer = await self._producer.send_batch(batch, self._topics.state, partition=partition)
+            return int((await answer).offset)
+        except KafkaError as refused:
+            raise _refused(refused) from refused
+
+    def figures(self) -> Mapping[int, Kept]:
+        """Gives the partitions that are ours, for showing."""
+        return self._kept
+
+    # -- snapshots
+
+    def _note(self, kept: Kept) -> None:
+        covered = kept.covered
+        if covered is not None and kept.position > covered.applied:
+            kept.covered = None
+            if not covered.at.done():
+                covered.at.set_result((kept.position, kept.log_next, tuple(kept.outputs)))
+        policy = self._policy
+        idle = kept.saving is None or kept.saving.done()
+        if idle and kept.rows and (kept.rows >= policy.rows or time.monotonic() - kept.since_s >= policy.seconds):
+            if self._kept.get(kept.partition) is kept:
+                kept.saving = asyncio.create_task(self._save(kept))
+
+    async def _save(self, kept: Kept) -> None:
+        kept.rows, kept.since_s = 0, time.monotonic()
+        try:
+            await self.save(kept)
+        except BusError as refused:
+            log.warning("A snapshot of partition %d was not written, the deltas stay: %s", kept.partition, refused)
+
+    async def save(self, kept: Kept) -> None:
+        """Writes one snapshot and trims the log behind the one before. Raises BusError.
+
+        The state stands still only while its columns are copied, in a thread: the loop goes on, deciding waits.
+        """
+        async with self._cutting:
+            self._open.clear()  # from here on `applied` stands still; deltas up to it may still be on their way
+            try:
+                covered = self._cover(kept)
+                copied = await asyncio.to_thread(kept.state.snapshot)
+            finally:
+                self._open.set()
+        cut: Cut = await asyncio.to_thread(codec.cut, copied)
+        del copied
+        position, base, outputs = await covered
+        head = Head(
+            "snapshot", -1, position, kept.generation, self.partitions, kept.base, cut.high, outputs, releases=tuple(kept.releases.values())
+        )
+        for record in cut.records(head):
+            await self.put(kept.partition, record)
+        before, kept.base = kept.base, base
+        log.info("Saved partition %d whole at offset %d, in %d records", kept.partition, position, len(cut.chunks))
+        if before > 0:
+            await self._trim(kept.partition, before)
+
+
+    def _cover(self, kept: Kept) -> asyncio.Future[tuple[int, int, tuple[int, ...]]]:
+        """Gives (position, log offset behind, outputs) of the very delta that ends with what the state holds now, once it is acknowledged."""
+        at: asyncio.Future[tuple[int, int, tuple[int, ...]]] = asyncio.get_running_loop().create_future()
+        if kept.position > kept.state.applied:
+            at.set_result((kept.position, kept.log_next, tuple(kept.outputs)))
+        else:
+            kept.covered = _Covered(kept.state.applied, at)
+        return at
+
+
+def trimming(bootstrap: str, topics: Topics, client: Mapping[str, Any]) -> Trim:
+    """Gives a function that removes what lies before a log offset; where the broker has no such request, it says so once and keeps all."""
+    unable = False
+
+    async def trim(partition: int, before: int) -> None:
+        nonlocal unable
+        if unable:
+            return
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **client)
+        try:
+            await admin.start()
+            await admin.delete_records({TopicPartition(topics.state, partition): RecordsToDelete(before)})
+        except IncompatibleBrokerVersion:
+            unable = True
+            log.info("This broker cannot trim the state log; it is kept whole")
+        except (KafkaError, OSError) as failed:
+            log.warning("The state log was not trimmed, the next snapshot tries again: %r", failed)
+        finally:
+            await admin.close()
+
+    return trim
+
+
+def warm_up() -> None:
+    """Compiles the packing of columns before the first micro-batch."""
+    columns = np.arange(4, dtype=np.int64).reshape(2, 2)
+    unpack(pack(columns), 2, 2)
+
+
+def _refused(failure: BaseException) -> BusError:
+    return BusError(f"the broker does not take the state log: {failure!r}", "check it with `streamapp doctor`")

@@ -1,0 +1,186 @@
+"""Kafka's record batch (message format v2) written from columns: no Python per record, and the checksum by the processor.
+
+Every record has a key (or none), a value, and one header whose value is a whole number in decimal digits. Layout: KIP-98 and Kafka's
+protocol guide. The checksum is CRC-32C (Castagnoli, RFC 3720) from the attributes to the end.
+"""
+
+from __future__ import annotations
+
+import platform
+import struct
+from typing import Any
+
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
+from numba import types
+from numba.extending import intrinsic
+
+from streamapp.core.windows_index import compiled
+
+Bytes = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
+
+HEAD_BYTES = 61  # of a batch, before its records
+_CHECKED_FROM = 21  # the attributes: what stands before is not in the checksum
+_HEAD = struct.Struct(">qiibIhiqqqhii")
+_RECORD_BYTES_MAX = 64  # of one record beside its key, value and the header's name: seven lengths, two bytes, twenty digits
+_POLYNOMIAL = 0x82F63B78
+
+
+def _table() -> npt.NDArray[np.uint32]:
+    """Gives the remainders of all bytes: for processors without the instruction."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(_POLYNOMIAL), table >> 1)
+    return table
+
+
+TABLE = _table()
+HARDWARE = platform.machine() == "x86_64" and bool(llvm.get_host_cpu_features().get("sse4.2"))
+
+
+@intrinsic
+def _crc_word(typing_context: Any, crc: Any, word: Any) -> Any:
+    """Takes the checksum so far and eight more bytes (uint64, the first byte lowest); gives the checksum behind them, by SSE 4.2."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        from llvmlite import ir
+
+        number = ir.IntType(64)
+        name = "llvm.x86.sse42.crc32.64.64"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(number, [number, number]), name)
+        return builder.call(function, args)
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+@compiled
+def _crc_bytes(data: Any, begin: int, end: int, crc: Any, table: Any) -> Any:
+    for at in range(begin, end):
+        crc = np.uint32(table[(crc ^ data[at]) & np.uint32(0xFF)] ^ (crc >> np.uint32(8)))
+    return crc
+
+
+@compiled
+def _crc_by_table(data: Any, begin: int, end: int, table: Any) -> Any:
+    return _crc_bytes(data, begin, end, np.uint32(0xFFFFFFFF), table) ^ np.uint32(0xFFFFFFFF)
+
+
+@compiled
+def _crc_by_instruction(data: Any, begin: int, end: int, table: Any) -> Any:
+    crc = np.uint64(0xFFFFFFFF)
+    words = (end - begin) // 8
+    for number in range(words):
+        at = begin + 8 * number
+        word = np.uint64(0)
+        for j in range(8):
+            word |= np.uint64(data[at + j]) << np.uint64(8 * j)
+        crc = _crc_word(crc, word)
+    return _crc_bytes(data, begin + 8 * words, end, np.uint32(crc), table) ^ np.uint32(0xFFFFFFFF)
+
+
+def checksum(data: Bytes, begin: int = 0) -> int:
+    """Gives the CRC-32C of data[begin:]."""
+    return int((_crc_by_instruction if HARDWARE else _crc_by_table)(data, begin, len(data), TABLE))
+
+
+@compiled
+def _length_of(number: int) -> int:
+    """Gives the bytes of a number from 0 on as a zigzag varint."""
+    wide, length = number << 1, 1
+    while wide >= 0x80:
+        wide >>= 7
+        length += 1
+    return length
+
+
+@compiled
+def _put(out: Any, at: int, number: int) -> int:
+    wide = number << 1
+    while wide >= 0x80:
+        out[at] = (wide & 0x7F) | 0x80
+        wide >>= 7
+        at += 1
+    out[at] = wide
+    return at + 1
+
+
+@compiled
+def _copy(out: Any, at: int, data: Any, begin: int, end: int) -> int:
+    for j in range(end - begin):
+        out[at + j] = data[begin + j]
+    return at + end - begin
+
+
+@compiled
+def _write(
+    rows: Any, first: int, keys: Any, key_start: Any, keyless: Any, values: Any, value_start: Any, name: Any, numbers: Any, room: int,
+    out: Any,
+) -> Any:  # fmt: skip
+    """Writes records of rows[first:] behind the head while they fit into `room` bytes, at least one; gives (rows done, bytes written)."""
+    at = 61
+    for place in range(first, len(rows)):
+        row = rows[place]
+        delta = place - first
+        key_length, value_length = key_start[row + 1] - key_start[row], value_start[row + 1] - value_start[row]
+        digits, left = 1, numbers[row] // 10
+        while left > 0:
+            digits += 1
+            left //= 10
+        key_bytes = 1 if keyless[row] else _length_of(key_length) + key_length
+        # Four of one byte each: attributes, time, header count, length of the digits.
+        body = 4 + _length_of(delta) + key_bytes + _length_of(value_length) + value_length + _length_of(len(name)) + len(name) + digits
+        if at + _length_of(body) + body > room and delta > 0:
+            return place, at
+        at = _put(out, at, body)
+        out[at], out[at + 1] = 0, 0
+        at = _put(out, at + 2, delta)
+        if keyless[row]:
+            out[at] = 1  # minus one: none
+            at += 1
+        else:
+            at = _copy(out, _put(out, at, key_length), keys, key_start[row], key_start[row + 1])
+        at = _copy(out, _put(out, at, value_length), values, value_start[row], value_start[row + 1])
+        at = _put(out, at, 1)
+        at = _copy(out, _put(out, at, len(name)), name, 0, len(name))
+        at = _put(out, at, digits) + digits
+        left = numbers[row]
+        for j in range(digits):
+            out[at - 1 - j] = 48 + left % 10
+            left //= 10
+    return len(rows), at
+
+
+def write_batch(
+    rows: Int64, first: int, keys: Bytes, key_start: Int64, keyless: npt.NDArray[np.bool_], values: Bytes, value_start: Int64, name: Bytes,
+    numbers: Int64, room: int, timestamp_ms: int,
+) -> tuple[int, Bytes]:  # fmt: skip
+    """Takes columns (bytes end to end with their starts, `numbers` not negative) and which rows of them, in order.
+
+    Gives how many of `rows` are done and one batch of rows[first:] of at most `room` bytes (one record, where that alone is larger),
+    whose producer and checksum `seal` puts in.
+    """
+    chosen = rows[first:]
+    if len(chosen) == len(value_start) - 1:  # all of them: the common case of a batch on one route
+        size = len(values) + len(keys)
+    else:
+        size = int((value_start[chosen + 1] - value_start[chosen]).sum() + (key_start[chosen + 1] - key_start[chosen]).sum())
+    out = np.empty(HEAD_BYTES + size + len(chosen) * (_RECORD_BYTES_MAX + len(name)), np.uint8)
+    done, end = _write(rows, first, keys, key_start, keyless, values, value_start, name, numbers, room, out)
+    last = done - first - 1
+    _HEAD.pack_into(out.data, 0, 0, end - 12, -1, 2, 0, 0, last, timestamp_ms, timestamp_ms, -1, -1, -1, last + 1)
+    return done, out[:end]
+
+
+def seal(batch: Bytes, producer_id: int, producer_epoch: int, sequence: int) -> None:
+    """Puts the producer's place in its sequence and the checksum into a batch; may be called again."""
+    struct.pack_into(">qhi", batch.data, 43, producer_id, producer_epoch, sequence)
+    struct.pack_into(">I", batch.data, 17, checksum(batch, _CHECKED_FROM))
+
+
+def warm_up() -> None:
+    """Compiles the kernels (or loads them from the cache), so that no micro-batch waits for it."""
+    none, start = np.frombuffer(b"x", np.uint8), np.array([0, 1])
+    _, batch = write_batch(np.zeros(1, np.int64), 0, none, start, np.zeros(1, np.bool_), none, start, none, start, 1000, 0)
+    seal(batch, 0, 0, 0)

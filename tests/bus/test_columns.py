@@ -1,0 +1,105 @@
+"""Record batches written by the kernel are, byte for byte, those of aiokafka's builder, and read back as what was put in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.util import calc_crc32c
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from streamapp.bus.columns import SOURCE_OFFSET, Carrier, fill
+from streamapp.core import record_batch
+from streamapp.core.events import Headers, Segment
+
+NOW = 1_763_700_000_123
+KEYS = some.none() | some.binary(max_size=80)
+VALUES = some.binary(max_size=300)
+OFFSETS = some.sampled_from([0, 9, 10, 99, 100, 2**31, 2**53, 2**63 - 1000])
+
+
+def segment(keys: Sequence[bytes | None], first: int, headers: Sequence[Headers] | None = None) -> Segment:
+    n = len(keys)
+    return Segment("t", 0, 1, np.arange(first, first + n), np.zeros(n, np.int64), keys, [b""] * n, headers or [()] * n)
+
+
+def sealed(batch: Any) -> bytes:
+    batch._set_producer_state(4711, 3, 77)
+    return bytes(batch._build())
+
+
+def everything(n: int) -> np.ndarray:
+    return np.ones(n, bool)
+
+
+def carrier(of: Segment) -> Carrier:
+    return Carrier(of, np.arange(len(of), dtype=np.int32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(some.lists(some.tuples(KEYS, VALUES, some.booleans()), min_size=1, max_size=40), OFFSETS, some.sampled_from([200, 700, 100_000]))
+def test_the_kernel_writes_what_the_builder_writes(rows: list[tuple[bytes | None, bytes, bool]], first: int, size_max: int) -> None:
+    keys, values = [key for key, _, _ in rows], [value for _, value, _ in rows]
+    chosen = np.array([there for _, _, there in rows])
+    ours, others = carrier(segment(keys, first)).batches(values, [chosen, ~chosen], size_max, NOW)
+    for found, mask in ((ours, chosen), (others, ~chosen)):
+        messages = [(keys[at], values[at], [(SOURCE_OFFSET, b"%d" % (first + at))]) for at in np.flatnonzero(mask).tolist()]
+        assert sum(batch.record_count() for batch in found) == len(messages)
+        at = 0
+        for batch in found:
+            took = batch.record_count()
+            (alone,) = fill(messages[at : at + took], 10**6, NOW)
+            assert sealed(batch) == sealed(alone)
+            assert batch.size() <= size_max or took == 1
+            at += took
+
+
+def test_batches_are_filled_to_the_brim_and_a_record_that_is_too_large_stands_alone() -> None:
+    values = [b"x" * 100] * 20 + [b"y" * 5000] + [b"z"]
+    (found,) = carrier(segment([b"k"] * 22, 0)).batches(values, [everything(22)], 1500, NOW)
+    sizes = [(batch.record_count(), batch.size()) for batch in found]
+    assert [count for count, _ in sizes] == [11, 9, 1, 1] and sizes[0][1] + 125 > 1500
+
+
+def test_what_was_put_in_is_read_back_by_the_client() -> None:
+    (found,) = carrier(segment([b"k1", None, b""], 41)).batches([b"v1", b"", b"v3"], [everything(3)], 10_000, NOW)
+    data = sealed(found[0])
+    batch = DefaultRecordBatch(data)
+    assert batch.validate_crc() and (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (4711, 3, 77)
+    records = [(one.key, one.value, one.headers) for one in batch if one.timestamp == NOW]
+    assert records == [
+        (b"k1", b"v1", [(SOURCE_OFFSET, b"41")]), (None, b"", [(SOURCE_OFFSET, b"42")]), (b"", b"v3", [(SOURCE_OFFSET, b"43")]),
+    ]  # fmt: skip
+
+
+def test_a_retry_under_another_epoch_is_sealed_again() -> None:
+    (found,) = carrier(segment([b"k"], 0)).batches([b"v"], [everything(1)], 10_000, NOW)
+    first = sealed(found[0])
+    found[0]._set_producer_state(4712, 0, 0)
+    again = bytes(found[0]._build())
+    assert first != again and DefaultRecordBatch(again).validate_crc()
+
+
+def test_trace_headers_are_passed_on_and_rows_that_are_not_good_are_left_out() -> None:
+    headers = [[("traceparent", b"00-ab"), ("other", b"x")], (), ()]
+    of = segment([b"a", b"b", b"c"], 7, headers)
+    for given_headers, traced in ((of, [("traceparent", b"00-ab")]), (segment([b"a", b"b", b"c"], 7), [])):
+        (found,) = Carrier(given_headers, np.array([0, 2], np.int32)).batches([b"1", b"3"], [everything(2)], 10_000, NOW)
+        read = [(one.key, one.value, one.headers) for one in DefaultRecordBatch(sealed(found[0]))]
+        assert read == [(b"a", b"1", [(SOURCE_OFFSET, b"7"), *traced]), (b"c", b"3", [(SOURCE_OFFSET, b"9")])]
+
+
+def test_nothing_chosen_is_no_batch() -> None:
+    assert carrier(segment([b"k"], 0)).batches([b"v"], [np.zeros(1, bool)], 1000, NOW) == [[]]
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 63, 64, 65, 10_001])
+def test_both_checksums_are_the_client_s(size: int) -> None:
+    data = np.random.default_rng(size).integers(256, size=size, dtype=np.uint8)
+    wanted = calc_crc32c(data.tobytes())
+    assert record_batch.checksum(data) == wanted
+    assert int(record_batch._crc_by_table(data, 0, size, record_batch.TABLE)) == wanted
