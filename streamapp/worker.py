@@ -1,6 +1,6 @@
 """The shell around the line: one Faust agent takes micro-batches, decides them, and carries each Outcome away in the delivery order.
 
-The order is the contract (docs/guarantees.md repeats it):
+The order is the contract (DESIGN.md repeats it):
   1. check that the partitions are still ours
   2. plan, prefetch, decide
   3. emit verdicts, decisions and dead letters; await every acknowledgement; then tell other workers what shared entities did

@@ -201,7 +201,7 @@ async def _found(admin: AIOKafkaAdminClient, topics: Topics) -> dict[str, Found]
 
 def _permission(error: type[KafkaError]) -> str:
     if error.__name__.endswith("AuthorizationFailedError"):
-        return "Give this user the rights that docs/operation.md lists, or let an administrator create the topics"
+        return "Give this user the rights that docs/guides/operations.md lists, or let an administrator create the topics"
     return "Its own log says more"
 
 

@@ -58,7 +58,20 @@ def load_serving(
         loaded[tier.name] = load_model(
             directory, feature_spec=bare.features.hash, vectorise=lambda card, events: inputs_of(bare, card, events)
         )
-    return assemble(spec, loaded, entity_key)
+    serving = assemble(spec, loaded, entity_key)
+    rehearse(serving)
+    return serving
+
+
+def rehearse(serving: pipeline.Serving) -> None:
+    """Runs the whole line over the examples of rules and cards, so that no event waits for a kernel to compile or a cache to fill."""
+    examples = [example for rule in serving.spec.rules for example in (rule.hit, rule.miss) if example is not None]
+    examples += [smoke.event for tier in serving.tiers for smoke in tier.model.card.smoke]
+    least = _least_event(serving.spec)
+    odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
+    events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
+    outcome = pipeline.decide(pipeline.plan([segment_of(events)], serving), pipeline.Read(), serving, 0, lambda: 0.0)
+    serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 
 
 def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes) -> pipeline.Serving:
