@@ -66,11 +66,11 @@ def load_serving(
 def rehearse(serving: pipeline.Serving) -> None:
     """Runs the whole line over the examples of rules and cards, so that no event waits for a kernel to compile or a cache to fill."""
     examples = [example for rule in serving.spec.rules for example in (rule.hit, rule.miss) if example is not None]
-    examples += [smoke.event for tier in serving.tiers for smoke in tier.model.card.smoke]
+    examples += [smoke.event for tier in serving.tiers if tier.model is not None for smoke in tier.model.card.smoke]
     least = _least_event(serving.spec)
     odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
     events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
-    outcome = pipeline.decide(pipeline.plan([segment_of(events)], serving), pipeline.Read(), serving, 0, lambda: 0.0)
+    outcome = pipeline.decide(pipeline.plan([segment_of(events)], serving), pipeline.Read(), [serving.state.new()], serving, 0, lambda: 0.0)
     serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 
 
