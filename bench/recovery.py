@@ -34,17 +34,16 @@ def new_state() -> PartitionState:
     return PartitionState(Clock(HOUR_MS), SeenIds(24 * HOUR_MS), {name: WindowStore(plan) for name, plan in PLANS.items()})
 
 
-def rows(first: int, n: int, entities: int, rng: np.random.Generator) -> Rows:
+def rows(first: int, n: int, names: np.ndarray, rng: np.random.Generator) -> Rows:
     offset = np.arange(first, first + n)
     # Every entity is met in the first rounds; after that they come at random.
-    who = np.where(offset < entities, offset, rng.integers(0, entities, n)) + 1
-    name = np.stack([who * 0x1E3779B97F4A7C15, who * 0x2545F4914F6CDD1D], 1)
+    name = names[np.where(offset < len(names), offset, rng.integers(0, len(names), n))]
     at = 1_700_000_000_000 + offset // 10
     decision = np.zeros(n, DECISION)
     decision["offset"], decision["score"], decision["settled"] = offset, rng.random(n), True
     amount = rng.integers(100, 100_000, (n, 1))
     none = np.empty((n, 0), np.int64)
-    entries = {"customer_id": Entries(name, amount, none), "card_id": Entries(name[:, ::-1].copy(), amount, none)}
+    entries = {"customer_id": Entries(name[:, :2], amount, none), "card_id": Entries(name[:, 2:], amount, none)}
     return Rows(offset, at, at + rng.integers(0, 500, n), rng.integers(1, 2**62, (n, 2)), entries, decision)
 
 
@@ -56,9 +55,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     rng = np.random.default_rng(1)
+    names = rng.integers(1, 2**62, (given.entities, 4))
     state, saved_at = new_state(), given.events * 2 // 3
     for first in range(0, saved_at, 1 << 16):
-        state.apply(rows(first, min(1 << 16, saved_at - first), given.entities, rng))
+        state.apply(rows(first, min(1 << 16, saved_at - first), names, rng))
     state.snapshot()  # compiles
     began = time.perf_counter()
     copied = state.snapshot()
@@ -68,7 +68,7 @@ def main() -> None:
     log = list(cut.records(Head("snapshot", -1, saved_at, 1, 4, 0, cut.high, (0,) * 5)))
     snapshot_bytes, delta_bytes, encode_s = sum(map(len, log)), 0, 0.0
     for first in range(saved_at, given.events, DELTA_ROWS):
-        some = rows(first, min(DELTA_ROWS, given.events - first), given.entities, rng)
+        some = rows(first, min(DELTA_ROWS, given.events - first), names, rng)
         began = time.perf_counter()
         head = Head("delta", first, first + len(some.offset), 1, 4, 0, 0, (0,) * 5, **codec.shape_of(some))
         log.append(codec.encode(head, codec.pack_rows(some)))

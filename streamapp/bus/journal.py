@@ -43,7 +43,7 @@ Trim = Callable[[int, int], Awaitable[None]]
 class SnapshotPolicy:
     """When a partition's state is saved whole: after so many rows, or so many seconds in which there were any."""
 
-    rows: int = 1_000_000
+    rows: int = 2_000_000
     seconds: float = 300.0
 
 
