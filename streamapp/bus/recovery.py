@@ -122,7 +122,8 @@ class Recovery:
         for source in partitions:
             self.journal.withdraw(source.partition)
             self.delivery.nothing_answered(source.partition)
-            self.loading.pop(source.partition, None)
+            if self.loading.pop(source.partition, None) is not None:
+                self.told(f"state of partition {source.partition}", 1.0)  # the rest is somebody else's to load
 
     async def _load(self, generation: int, source: Partition) -> None:
         number = source.partition
