@@ -130,7 +130,7 @@ class Settings:
     partition_fetch_bytes: int = _setting(1 << 20, _whole(1 << 16, 1 << 26), "fetched from one partition at once", "bytes")
     in_flight_batches_max: int = _setting(4, _whole(1, 64), "micro-batches decided and not yet acknowledged", "batches")
     in_flight_records_max: int = _setting(8192, _whole(1, 1 << 20), "events taken, not yet acknowledged; fetching pauses above", "records")
-    state_snapshot_rows: int = _setting(1_000_000, _whole(1, 1 << 31), "events after which a partition's state is saved whole", "records")
+    state_snapshot_rows: int = _setting(2_000_000, _whole(1, 1 << 31), "events after which a partition's state is saved whole", "records")
     state_snapshot_s: float = _setting(300.0, _number(0.1, 86_400), "seconds after which it is, where there were events", "s")
     decide_ms_max: int = _setting(20, _whole(1, 1000), "what deciding may hold the event loop; micro-batches are cut to it", "ms")
     revoke_wait_ms: int = _setting(500, _whole(0, 60_000), "what a rebalance waits for micro-batches in flight", "ms")

@@ -1,8 +1,8 @@
-"""Shared windows over Redis: an append-only list of packed entries per entity, of which every worker reads what it does not know yet.
+"""Shared windows over Redis: a list of packed entries per entity, read once by each worker, and a log of what others have written since.
 
 One round trip per micro-batch to read, one to write, each a script and each within a deadline; no retries. What fails opens a circuit
-breaker: while it is open nothing waits, and a task of its own asks whether Redis is back. Values of a key: 8 bytes logical offset of its
-first entry (so that cutting dead entries off moves no reader), then rows of core.shared.pack. docs/adr/0012-shared-entities.md.
+breaker: while it is open nothing waits, and a task of its own asks whether Redis is back. Bytes are those of core.shared.pack; a frame of
+the log is writer (8 bytes), numbers of entities and of bytes, names, lengths, rows. docs/adr/0012-shared-entities.md.
 """
 
 from __future__ import annotations
@@ -35,70 +35,74 @@ RESEND_ROWS, UNSENT_ROWS_MAX = 2048, 500_000
 PROBE_S, PROBE_MAX_S = 0.05, 1.0
 DAY_MS = 86_400_000
 
+LOG_BYTES_MAX = 16 << 20
+
+# Per store: what was written since `place` and `from` in the log, and the lists of entities this worker has not met.
 READ = """
 local epoch = redis.call('GET', KEYS[1])
 if not epoch then epoch = ARGV[1]; redis.call('SET', KEYS[1], epoch) end
-local budget, wrong, more = tonumber(ARGV[2]), 0, 0
-local reply = {epoch, 0, 0}
-for s = 3, #ARGV, 3 do
-  local prefix, names, known = ARGV[s], ARGV[s + 1], ARGV[s + 2]
-  local about, parts = {}, {}
+local budget = tonumber(ARGV[2])
+local reply = {epoch}
+for s = 3, #ARGV, 5 do
+  local prefix, round, names, place, from = ARGV[s], tonumber(ARGV[s + 1]), ARGV[s + 2], tonumber(ARGV[s + 3]), tonumber(ARGV[s + 4])
+  local current = tonumber(redis.call('GET', prefix .. 'log') or '0')
+  local log, news, behind = prefix .. 'log:' .. string.format('%d', current), '', 0
+  if place == current then news = redis.call('GETRANGE', log, from, -1)
+  elseif place >= 0 and place == current - 1 then
+    news = redis.call('GETRANGE', prefix .. 'log:' .. string.format('%d', place), from, -1) .. (redis.call('GET', log) or '')
+  elseif place >= 0 then behind = 1 end
+  local about, parts, loaded = {}, {}, 0
   for r = 0, #names / 16 - 1 do
-    local key = prefix .. string.sub(names, 16 * r + 1, 16 * r + 16)
-    local head = redis.pcall('GETRANGE', key, 0, 7)
-    if type(head) == 'table' then wrong = 1
-    elseif head ~= '' then
-      if #head < 8 then wrong = 1 break end
-      local base = struct.unpack('<d', head)
-      local from = struct.unpack('<d', known, 8 * r + 1) - base
-      if from < 0 then from = 0 end
-      local data = redis.call('GETRANGE', key, from + 8, -1)
-      if #data > 0 then
-        if budget < 0 then more = 1 break end
-        budget = budget - #data
-        about[#about + 1] = struct.pack('<ddd', r, base + from + #data, #data)
-        parts[#parts + 1] = data
-      end
+    if budget < 0 then break end
+    local name, list, wrong = string.sub(names, 16 * r + 1, 16 * r + 16), '', false
+    for one = round - 1, round + 1 do
+      local data = redis.pcall('GET', prefix .. string.format('%d', one) .. ':' .. name)
+      if type(data) == 'table' then wrong = true elseif data then list = list .. data end
     end
+    if wrong then about[#about + 1] = struct.pack('<dd', r, -1)
+    elseif #list > 0 then
+      about[#about + 1] = struct.pack('<dd', r, #list)
+      parts[#parts + 1] = list
+    end
+    budget = budget - #list
+    loaded = r + 1
   end
-  reply[#reply + 1] = table.concat(about)
-  reply[#reply + 1] = table.concat(parts)
+  for _, one in ipairs({news, behind, current, redis.call('STRLEN', log), loaded, table.concat(about), table.concat(parts)}) do
+    reply[#reply + 1] = one
+  end
 end
-reply[2], reply[3] = wrong, more
 return reply
 """
 
-# A list is cut when its number of entries passes a power of two: dead entries at its begin go, then all but the newest `most`.
+# Per store: a frame for the log, and every entity's entries to the end of its list. A list is cut when its number of entries passes a
+# power of two: dead entries at its begin go, then all but the newest `most`.
 WRITE = """
-local now = redis.call('TIME')
-local stamp = struct.pack('<d', tonumber(now[1]) * 1e6 + tonumber(now[2]))
-for s = 2, #ARGV, 7 do
-  local prefix, width, most, limit = ARGV[s], tonumber(ARGV[s + 1]), tonumber(ARGV[s + 2]), tonumber(ARGV[s + 3])
-  local names, lengths, rows = ARGV[s + 4], ARGV[s + 5], ARGV[s + 6]
+for s = 3, #ARGV, 9 do
+  local prefix, round, width, most, limit = ARGV[s], ARGV[s + 1], tonumber(ARGV[s + 2]), tonumber(ARGV[s + 3]), tonumber(ARGV[s + 4])
+  local head, names, lengths, rows = ARGV[s + 5], ARGV[s + 6], ARGV[s + 7], ARGV[s + 8]
+  local current = tonumber(redis.call('GET', prefix .. 'log') or '0')
+  local size = redis.call('APPEND', prefix .. 'log:' .. string.format('%d', current), head .. names .. lengths .. rows)
+  if size > tonumber(ARGV[2]) then
+    redis.call('SET', prefix .. 'log', string.format('%d', current + 1))
+    redis.call('DEL', prefix .. 'log:' .. string.format('%d', current - 1))
+  end
   local at = 1
   for r = 0, #names / 16 - 1 do
-    local key = prefix .. string.sub(names, 16 * r + 1, 16 * r + 16)
-    local length = struct.unpack('<d', lengths, 8 * r + 1)
-    local chunk = string.sub(rows, at, at + length - 1)
+    local key = prefix .. round .. ':' .. string.sub(names, 16 * r + 1, 16 * r + 16)
+    local length = struct.unpack('<i8', lengths, 8 * r + 1)
+    local size = redis.pcall('APPEND', key, string.sub(rows, at, at + length - 1))
     at = at + length
-    local size = redis.pcall('APPEND', key, chunk)
     if type(size) == 'table' then
       if not string.find(size.err, 'WRONGTYPE', 1, true) then return size end
-    elseif size == length then
-      redis.call('SET', key, stamp .. chunk, 'PX', ARGV[1])
-    else
-      redis.call('PEXPIRE', key, ARGV[1])
-      local count, before, power = (size - 8) / width, (size - 8 - length) / width, 64
+    elseif size == length then redis.call('PEXPIRE', key, ARGV[1])
+    elseif size >= 64 * width then
+      local count, power = size / width, 64
       while power * 2 <= count do power = power * 2 end
-      if count >= power and before < power then
-        local all = redis.call('GET', key)
-        local cut = 0
-        while cut < count and struct.unpack('<i8', all, 9 + cut * width) <= limit do cut = cut + 1 end
+      if (size - length) / width < power then
+        local all, cut = redis.call('GET', key), 0
+        while cut < count and struct.unpack('<i8', all, 1 + cut * width) <= limit do cut = cut + 1 end
         if count - cut > most then cut = count - most end
-        if cut > 0 then
-          local base = struct.unpack('<d', all)
-          redis.call('SET', key, struct.pack('<d', base + cut * width) .. string.sub(all, 9 + cut * width), 'PX', ARGV[1])
-        end
+        if cut > 0 then redis.call('SET', key, string.sub(all, 1 + cut * width), 'PX', ARGV[1]) end
       end
     end
   end
@@ -107,25 +111,35 @@ return 1
 """
 
 
-class _Cursors:
-    """How far each entity's list has been read; entities that nobody asked for while `keep_ms` of event time passed are forgotten."""
+class _Followed:
+    """What one worker knows of one store: how far it has read the log, and which entities' lists it has read.
 
-    def __init__(self, keep_ms: int) -> None:
+    An entity is forgotten when nothing was asked or heard of it while `keep_ms` of event time passed: all of its entries are dead then.
+    """
+
+    def __init__(self, keep_ms: int, place: int = -1, at: int = 0) -> None:
         self._keep_ms, self._since = keep_ms, 0
-        self._new: dict[bytes, float] = {}
-        self._old: dict[bytes, float] = {}
+        self._met: set[bytes] = set()
+        self._met_before: set[bytes] = set()
+        self.place, self.at = place, at  #  -1: begins at the log's end
 
-    def of(self, names: list[bytes], mark: int) -> bytes:
-        """Gives the offsets as the script takes them; keeps them for another round."""
+    def strangers(self, asked: list[bytes], mark: int) -> list[bytes]:
+        """Gives those of the entities asked for whose lists are to be read."""
         if mark > self._since + self._keep_ms:
-            self._old, self._new, self._since = self._new, {}, mark
-        new, old = self._new, self._old
-        offsets = [new.get(name) or old.get(name, 0.0) for name in names]
-        new.update(zip(names, offsets, strict=True))
-        return np.array(offsets, "<f8").tobytes()
+            self._met_before, self._met, self._since = self._met, set(), mark
+        return [name for name in asked if not self.knows(name)]
 
-    def move(self, names: list[bytes], offsets: list[float]) -> None:
-        self._new.update(zip(names, offsets, strict=True))
+    def knows(self, name: bytes) -> bool:
+        """Tells whether the entity was met, and keeps it met."""
+        if name in self._met:
+            return True
+        if name in self._met_before:
+            self._met.add(name)
+            return True
+        return False
+
+    def meet(self, names: list[bytes]) -> None:
+        self._met.update(names)
 
 
 class _Line:
@@ -172,10 +186,10 @@ class RedisShared:
         )
         self._reading, self._writing, self._probing = _Line(pool, READ), _Line(pool, WRITE), _Line(pool, "return 1")
         self._state = plan.new()
-        self._writer = int.from_bytes(os.urandom(8), "little", signed=True)
+        self._writer = os.urandom(8)
         self._epoch_key = f"{namespace}:shared:epoch"
         self._prefix = {store.name: f"{namespace}:shared:{store.name}:{plan.layout(store.name)}:".encode() for store in plan.stores}
-        self._cursors = self._no_cursors()
+        self._followed = self._follow()
         self._epoch, self._warm_at, self._mark = b"", 0, 0
         self._unsent: deque[tuple[int, Mapping[str, SharedEntries]]] = deque()
         self._unsent_rows = 0
@@ -188,23 +202,31 @@ class RedisShared:
         self._mark = max(self._mark, asks.mark)
         if self._probe is not None:
             return self._missing(asks, "open")
-        names = {store.name: _names(asks, store) for store in self._plan.stores}
+        strangers: list[list[bytes]] = []
         arguments: list[Any] = [1, self._epoch_key, f"{uuid.uuid4().hex}:{self._mark}", READ_BYTES_MAX]
-        for name, asked in names.items():
-            arguments += [self._prefix[name], b"".join(asked), self._cursors[name].of(asked, self._mark)]
+        for store in self._plan.stores:
+            followed = self._followed[store.name]
+            strangers.append(followed.strangers(_names(asks, store), self._mark))
+            arguments += [self._prefix[store.name], self._round(store), b"".join(strangers[-1]), followed.place, followed.at]
         try:
-            epoch, wrong, more, *parts = await self._reading.run(self._deadline_s, *arguments)
-            if epoch != self._epoch:
-                return await self._begin(epoch, asks)
-            for place, store in enumerate(self._plan.stores):
-                self._take(store, names[store.name], *parts[2 * place : 2 * place + 2])
+            epoch, *parts = await self._reading.run(self._deadline_s, *arguments)
         except (TimeoutError, OSError, RedisError) as failure:
             return self._missing(asks, self._failed(failure))
-        except ValueError:
-            return self._missing(asks, "wrong_type")
+        if epoch != self._epoch:
+            return await self._begin(epoch, asks)
+        by_store = [parts[first : first + 7] for first in range(0, len(parts), 7)]
+        if any(behind for _, behind, *_ in by_store):
+            return await self._begin_again(asks)
+        loaded_all, sound = True, True
+        for store, names, (news, _, place, end, loaded, about, rows) in zip(self._plan.stores, strangers, by_store, strict=True):
+            self._hear(store, news)
+            followed = self._followed[store.name]
+            followed.place, followed.at = place, end
+            sound &= self._load(store, names[:loaded], about, rows)
+            loaded_all &= loaded == len(names)
         self._probe_s = PROBE_S
-        if wrong or more:
-            return self._missing(asks, "wrong_type" if wrong else "loading")
+        if not (sound and loaded_all):
+            return self._missing(asks, "loading" if sound else "wrong_type")
         causes = [cause for cause, so in (("redis_warming", self._mark < self._warm_at), ("not_written", self._not_written)) if so]
         return SharedRead(asks, self._state, degraded=tuple(Degraded(COMPONENT, cause) for cause in causes))
 
@@ -244,40 +266,81 @@ class RedisShared:
             await line.close()
 
     def _packed(self, written: list[Mapping[str, SharedEntries]]) -> list[Any]:
-        arguments: list[Any] = [0, 2 * self._plan.keep_ms + DAY_MS]
+        arguments: list[Any] = [0, 3 * self._plan.keep_ms + DAY_MS, LOG_BYTES_MAX]
         for store in self._plan.stores:
             given = [one[store.name] for one in written if store.name in one]
             if not given:
                 continue
             columns = (np.concatenate([getattr(one, name) for one in given]) for name in ("name", "id", "time", "value", "key"))
-            names, lengths, rows = pack(SharedEntries(*columns), self._writer)
-            width, limit = 8 * (FIXED + len(store.values) + len(store.keys)), self._mark - store.plan.keep_ms
-            arguments += [self._prefix[store.name], width, store.plan.cap + 1, limit, names, lengths.astype("<f8").tobytes(), rows]
+            names, lengths, rows = pack(SharedEntries(*columns))
+            head = self._writer + np.array([len(lengths), len(rows)], "<i8").tobytes()
+            arguments += [self._prefix[store.name], self._round(store), _width(store), store.plan.cap + 1, self._mark - store.plan.keep_ms]
+            arguments += [head, names, lengths.astype("<i8").tobytes(), rows]
         return arguments
 
-    def _take(self, store: StoreSpec, names: list[bytes], about: bytes, rows: bytes) -> None:
-        if not about:
-            return
-        table = np.frombuffer(about, "<f8").reshape(-1, 3)
-        found = [names[row] for row in table[:, 0].astype(np.int64).tolist()]
-        given = unpack(found, table[:, 2].astype(np.int64).tolist(), rows, len(store.values), len(store.keys), self._writer)
+    def _round(self, store: StoreSpec) -> int:
+        """Gives the round of event time, as long as an entry matters: an entity has a list in each, and each goes as a whole."""
+        return self._mark // store.plan.keep_ms
+
+    def _hear(self, store: StoreSpec, news: bytes) -> None:
+        """Takes frames of the log; others' entries of entities met before go into the copy."""
+        at, followed = 0, self._followed[store.name]
+        while at < len(news):
+            entities, size = np.frombuffer(news, "<i8", 2, at + 8).tolist()
+            begin, rows = at + 24, at + 24 + 24 * entities
+            mine, at = news[at : at + 8] == self._writer, rows + size
+            if mine:
+                continue
+            names = news[begin : begin + 16 * entities]
+            lengths = np.frombuffer(news, "<i8", entities, begin + 16 * entities)
+            met = np.array([followed.knows(names[place : place + 16]) for place in range(0, len(names), 16)], np.bool_)
+            if met.any():
+                given = unpack(names, lengths, news[rows:at], len(store.values), len(store.keys))
+                self._merge(store, given.where(np.repeat(met, lengths // _width(store))))
+
+    def _load(self, store: StoreSpec, names: list[bytes], about: bytes, rows: bytes) -> bool:
+        """Takes the lists of entities that were not met; False where something else was found in the place of one, which stays unmet."""
+        table = np.frombuffer(about, "<f8").reshape(-1, 2).astype(np.int64)
+        width, at, wrong = _width(store), 0, set()
+        good: list[tuple[bytes, int, bytes]] = []
+        for row, length in table.tolist():
+            if length < 0 or length % width:
+                wrong.add(names[row])
+            else:
+                good.append((names[row], length, rows[at : at + length]))
+            at += max(length, 0)
+        if good:
+            who, lengths, lists = zip(*good, strict=True)
+            self._merge(store, unpack(b"".join(who), np.array(lengths), b"".join(lists), len(store.values), len(store.keys)))
+        self._followed[store.name].meet([name for name in names if name not in wrong])
+        return not wrong
+
+    def _merge(self, store: StoreSpec, given: SharedEntries) -> None:
         alive = given.time > self._mark - store.plan.keep_ms
         if alive.any():
-            self._state.merge(
-                store.name, SharedEntries(given.name[alive], given.id[alive], given.time[alive], given.value[alive], given.key[alive])
-            )
-        self._cursors[store.name].move(found, table[:, 1].tolist())
+            self._state.merge(store.name, given.where(alive))
 
     async def _begin(self, epoch: bytes, asks: Asks) -> SharedRead:
-        """Meets a Redis for the first time, or one that came back empty: all of it is to be read again, and its windows fill for W."""
+        """Meets a Redis for the first time, or one that came back empty: its windows fill for W; what this worker knew it still knows."""
         if self._epoch:
             log.warning("Redis came back empty: shared windows are `redis_warming` until they are full again")
-        self._epoch, self._cursors = epoch, self._no_cursors()
+            for followed in self._followed.values():
+                followed.place, followed.at = 0, 0
+        self._epoch = epoch
         self._warm_at = int(epoch.rpartition(b":")[2]) + self._plan.keep_ms
         return await self.read(asks)
 
-    def _no_cursors(self) -> dict[str, _Cursors]:
-        return {store.name: _Cursors(store.plan.keep_ms + DAY_MS) for store in self._plan.stores}
+    async def _begin_again(self, asks: Asks) -> SharedRead:
+        """Has missed a part of the log (an idle worker, a long outage): forgets all but what it still has to write."""
+        log.warning("Shared windows are read anew: others wrote more than %d MB since this worker last read", LOG_BYTES_MAX >> 20)
+        self._state, self._followed = self._plan.new(), self._follow()
+        for _, written in self._unsent:
+            for name, given in written.items():
+                self._state.merge(name, given)
+        return await self.read(asks)
+
+    def _follow(self) -> dict[str, _Followed]:
+        return {store.name: _Followed(store.plan.keep_ms + DAY_MS) for store in self._plan.stores}
 
     def _missing(self, asks: Asks, cause: str) -> SharedRead:
         return SharedRead(asks, self._state, missing=True, degraded=(Degraded(COMPONENT, cause),))
@@ -303,6 +366,11 @@ class RedisShared:
             log.info("Redis answers again")
             self._probe = None
             return
+
+
+def _width(store: StoreSpec) -> int:
+    """Gives the bytes of an entry."""
+    return 8 * (FIXED + len(store.values) + len(store.keys))
 
 
 def _names(asks: Asks, store: StoreSpec) -> list[bytes]:

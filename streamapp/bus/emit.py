@@ -28,7 +28,8 @@ LETTERS_BYTES_MAX = DEAD_LETTER_BYTES_MAX - 4_096
 #: What key, header and framing of one message may add to its value.
 MESSAGE_OVERHEAD_BYTES = 2_048
 
-Int64, Int32 = npt.NDArray[np.int64], npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
 
 
 class Ack(NamedTuple):
@@ -116,7 +117,9 @@ class Delivery:
         """Forgets what was answered of a partition that is ours no longer."""
         self._answered.pop(partition, None)
 
-    def _unanswered(self, segment: Segment, index: Int32, route: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+    def _unanswered(
+        self, segment: Segment, index: Int32, route: npt.NDArray[np.int8]
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
         """Gives the routes with UNDECIDED where the verdict is out already, and where a decision record is still to be sent."""
         answered = self._answered.get(segment.partition)
         if answered is None:

@@ -24,14 +24,14 @@ from streamapp.bus.columns import fill
 from streamapp.bus.emit import BATCH_BYTES_MAX
 from streamapp.bus.topics import Topics
 from streamapp.core import journal as codec
+from streamapp.core.dedupe import DECISION
 from streamapp.core.errors import BusError, InvariantBroken
 from streamapp.core.events import Segment
-from streamapp.core.journal import Cut, Head, Release, pack_rows, pieces, shape_of
+from streamapp.core.journal import Cut, Head, Release, pack_rows, pieces, shape_of, unpack_rows
 from streamapp.core.outcome import Outcome
-from streamapp.core.packing import pack, unpack
 from streamapp.core.replay import Replay
 from streamapp.core.state import StatePlan, Step
-from streamapp.core.windows_partition import PartitionState
+from streamapp.core.windows_partition import Entries, PartitionState, Rows
 from streamapp.ports import Outputs
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ Trim = Callable[[int, int], Awaitable[None]]
 class SnapshotPolicy:
     """When a partition's state is saved whole: after so many rows, or so many seconds in which there were any."""
 
-    rows: int = 1_000_000
+    rows: int = 2_000_000
     seconds: float = 300.0
 
 
@@ -236,10 +236,9 @@ class KafkaJournal:
             if not covered.at.done():
                 covered.at.set_result((kept.position, kept.log_next, tuple(kept.outputs)))
         policy = self._policy
-        idle = kept.saving is None or kept.saving.done()
-        if idle and kept.rows and (kept.rows >= policy.rows or time.monotonic() - kept.since_s >= policy.seconds):
-            if self._kept.get(kept.partition) is kept:
-                kept.saving = asyncio.create_task(self._save(kept))
+        free = (kept.saving is None or kept.saving.done()) and self._kept.get(kept.partition) is kept
+        if free and kept.rows and (kept.rows >= policy.rows or time.monotonic() - kept.since_s >= policy.seconds):
+            kept.saving = asyncio.create_task(self._save(kept))
 
     async def _save(self, kept: Kept) -> None:
         kept.rows, kept.since_s = 0, time.monotonic()
@@ -273,9 +272,8 @@ class KafkaJournal:
         if before > 0:
             await self._trim(kept.partition, before)
 
-
     def _cover(self, kept: Kept) -> asyncio.Future[tuple[int, int, tuple[int, ...]]]:
-        """Gives (position, log offset behind, outputs) of the very delta that ends with what the state holds now, once it is acknowledged."""
+        """Gives (position, log offset behind it, outputs) of the delta that ends with what the state holds, once it is acknowledged."""
         at: asyncio.Future[tuple[int, int, tuple[int, ...]]] = asyncio.get_running_loop().create_future()
         if kept.position > kept.state.applied:
             at.set_result((kept.position, kept.log_next, tuple(kept.outputs)))
@@ -307,10 +305,21 @@ def trimming(bootstrap: str, topics: Topics, client: Mapping[str, Any]) -> Trim:
     return trim
 
 
-def warm_up() -> None:
-    """Compiles the packing of columns before the first micro-batch."""
-    columns = np.arange(4, dtype=np.int64).reshape(2, 2)
-    unpack(pack(columns), 2, 2)
+def warm_up(plan: StatePlan) -> None:
+    """Moves, packs, saves and restores one made-up row: what is compiled later would hold the loop for seconds."""
+    one = np.ones((1, 1), np.int64)
+    entries = {
+        store.name: Entries(np.hstack((one, one)), np.repeat(one, len(store.values), 1), np.repeat(one, len(store.keys), 1))
+        for store in plan.stores
+    }
+    state = plan.new()
+    rows = Rows(one[0], one[0], one[0], np.hstack((one, one)), entries, np.zeros(1, DECISION))
+    unpack_rows(Head("delta", -1, 2, 0, 1, -1, 0, (), **shape_of(rows)), pack_rows(rows))
+    state.advance(rows)
+    replay = Replay(plan.new)
+    replay.state.apply(rows)
+    for number, record in enumerate(codec.cut(state.snapshot()).records(Head("snapshot", -1, 2, 0, 1, -1, 0, ()))):
+        replay.take([(number, record)])
 
 
 def _refused(failure: BaseException) -> BusError:

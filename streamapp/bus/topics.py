@@ -68,7 +68,7 @@ class Topics:
         self.retention_ms = dict(retention_ms or {})
         for role in self.retention_ms:
             if role not in _RETAINED:
-                kept = ", ".join(sorted(_RETAINED))
+                kept = ", ".join(role for role in DECLARED if role in _RETAINED)
                 raise ConfigError(f"no topic {role} whose retention could be set", f"known are {kept}")
         self.events, self.approve, self.review = self._name("events"), self._name("approve"), self._name("review")
         self.block, self.decisions, self.dead_letters = self._name("block"), self._name("decisions"), self._name("dead_letters")

@@ -22,6 +22,7 @@ THEMES: Mapping[str, Mapping[str, str]] = {
         "worker": "Decide events from a broker until told to stop.",
         "broker": "Run an in-memory broker for trying things out.",
         "topics": "Create and check the topics of a pipeline.",
+        "state": "Look into the state that workers keep, check its log, start over.",
         "doctor": "Check broker, topics, model and settings, and say how to mend them.",
         "config": "Show and check settings and pipeline files.",
     },

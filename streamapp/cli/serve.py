@@ -22,8 +22,9 @@ from streamapp.bus.emit import Delivery
 from streamapp.bus.journal import KafkaJournal, SnapshotPolicy, trimming
 from streamapp.bus.journal import warm_up as warm_up_journal
 from streamapp.bus.producer import producing
-from streamapp.bus.recovery import Group, Recovery, check_log, log_reader
+from streamapp.bus.recovery import Group, Recovery
 from streamapp.bus.security import client_arguments
+from streamapp.bus.statelog import check_log, log_reader
 from streamapp.bus.topics import Topics
 from streamapp.cli.watching import Watch
 from streamapp.config import Settings, fail_point, models_directory

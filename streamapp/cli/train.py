@@ -89,18 +89,8 @@ def _train_linear(
 
     promises = {"precision": wanted["precision"], "miss_rate": wanted["miss_rate"]}
     recipe = Recipe(seed=wanted["seed"], **{name: value for name, value in promises.items() if value is not None})
-    return train(
-        spec,
-        files,
-        models,
-        load_model=load_model,
-        label_field=wanted["label"],
-        positive_label=wanted["positive"],
-        version=wanted["version"],
-        split=wanted["split"],
-        recipe=recipe,
-        progress=progress,
-    )
+    named = _named(wanted)
+    return train(spec, files, models, load_model=load_model, split=wanted["split"], recipe=recipe, progress=progress, **named)
 
 
 def _train_trees(
@@ -116,17 +106,13 @@ def _train_trees(
         raise ConfigError("windows know the past, so a split by chance would leak it", "leave out --split, or write --split time")
     if wanted["miss_rate"] is not None:
         raise ConfigError("what trees approve goes by cost: below the cut a miss is cheaper than a look", "leave out --miss-rate")
-    return train_trees(
-        spec,
-        files,
-        models,
-        load_model=load_model,
-        label_field=wanted["label"],
-        positive_label=wanted["positive"],
-        version=wanted["version"],
-        recipe=BoostRecipe(seed=wanted["seed"], precision=wanted["precision"]),
-        progress=progress,
-    )
+    recipe = BoostRecipe(seed=wanted["seed"], precision=wanted["precision"])
+    return train_trees(spec, files, models, load_model=load_model, recipe=recipe, progress=progress, **_named(wanted))
+
+
+def _named(wanted: dict[str, Any]) -> dict[str, Any]:
+    """What every kind of training is told under the same names."""
+    return {"label_field": wanted["label"], "positive_label": wanted["positive"], "version": wanted["version"]}
 
 
 @contextmanager

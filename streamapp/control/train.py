@@ -74,10 +74,7 @@ def train(
     """
     recipe = recipe or Recipe()
     serving = assemble(spec, {}, b"training")
-    name = model_name(spec)
-    directory = models / name / (version or next_version(models / name))
-    if directory.exists():
-        raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
+    name, directory = version_directory(spec, models, version)
     progress("read", 0.0)
     examples = read_examples(files, serving, label_field, positive_label)
     progress("read", 1.0)
@@ -234,15 +231,17 @@ def _provenance(examples: Examples, parts: Split) -> dict[str, Any]:
     }
 
 
-def model_name(spec: PipelineSpec) -> str:
-    """Gives the name of the first model that the tiers ask for; the pipeline's where none does."""
-    return next((tier.model for tier in spec.tiers if tier.model is not None), spec.pipeline.name)
+def version_directory(spec: PipelineSpec, models: Path, version: str | None) -> tuple[str, Path]:
+    """Gives the name of the first model that the tiers ask for (the pipeline's where none does) and where its version will stand.
 
-
-def next_version(model: Path) -> str:
-    """Gives the next free number below a model's directory."""
-    taken = [int(path.name) for path in model.glob("[0-9]*") if path.name.isdigit()]
-    return str(max(taken, default=0) + 1)
+    The next free number where no version is named; raises ModelRejected where it exists.
+    """
+    name = next((tier.model for tier in spec.tiers if tier.model is not None), spec.pipeline.name)
+    taken = [int(path.name) for path in (models / name).glob("[0-9]*") if path.name.isdigit()]
+    directory = models / name / (version or str(max(taken, default=0) + 1))
+    if directory.exists():
+        raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
+    return name, directory
 
 
 def code_commit() -> str | None:

@@ -24,7 +24,7 @@ from streamapp.control.release import LoadModel, assemble, inputs_of
 from streamapp.control.smoke import smoke_examples
 from streamapp.control.split import Split, time_split
 from streamapp.control.thresholds import best_f1_cut
-from streamapp.control.train import PARITY_MAX, TrainingReport, code_commit, model_name, next_version, write_version
+from streamapp.control.train import PARITY_MAX, TrainingReport, code_commit, version_directory, write_version
 from streamapp.control.tree_graph import tree_graph
 from streamapp.core.calibrate import logistic
 from streamapp.core.card import Card, Reference, Smoke
@@ -62,10 +62,7 @@ def train_trees(
     """
     recipe = recipe or BoostRecipe()
     serving = assemble(spec, {}, b"training")
-    name = model_name(spec)
-    directory = models / name / (version or next_version(models / name))
-    if directory.exists():
-        raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
+    name, directory = version_directory(spec, models, version)
     progress("read", 0.0)
     history = read_history(files, serving, label_field, positive_label, recipe.cold_ms)
     progress("read", 1.0)

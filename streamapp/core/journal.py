@@ -122,8 +122,8 @@ def unpack_rows(head: Head, body: bytes | memoryview) -> Rows:
     for (name, values, keys, moded), width in zip(head.stores, widths, strict=True):
         mine = columns[at : at + width]
         mode = mine[-1].astype(np.int8) if moded else None
-        given = (mine[:2], mine[2 : 2 + values], mine[2 + values : 2 + values + keys])
-        entries[name] = Entries(*(np.ascontiguousarray(part.T) for part in given), mode)
+        given = [np.ascontiguousarray(part.T) for part in (mine[:2], mine[2 : 2 + values], mine[2 + values : 2 + values + keys])]
+        entries[name] = Entries(given[0], given[1], given[2], mode)
         at += width
     decision = _join(columns[at:]) if head.decided else None
     return Rows(columns[0], columns[1], columns[2], identity, entries, decision)
@@ -208,7 +208,13 @@ class Cut:
         for sequence, chunk in enumerate(self.chunks):
             yield encode(
                 msgspec.structs.replace(
-                    head, kind="snapshot", high=self.high, sequence=sequence, total=len(self.chunks), arrays=self.arrays, blocks=chunk.blocks
+                    head,
+                    kind="snapshot",
+                    high=self.high,
+                    sequence=sequence,
+                    total=len(self.chunks),
+                    arrays=self.arrays,
+                    blocks=chunk.blocks,
                 ),
                 chunk.body,
             )

@@ -31,8 +31,8 @@ def _write(out: Any, at: int, value: int, width: int) -> int:
 
 
 @inlined
-def _read(data: Any, at: int, width: int) -> int:
-    value = 0
+def _read(data: Any, at: int, width: int) -> Any:
+    value: Any = 0
     for byte in range(width):
         value |= np.int64(data[at + byte]) << (8 * byte)
     return value
@@ -126,9 +126,10 @@ def _pack(columns: Any, out: Any, place: Any, table: Any, index: Any) -> int:
 
 
 @compiled
-def _unpack(data: Any, columns: Any) -> int:
+def _unpack(data: Any, columns: Any) -> Any:  # noqa: C901  # one branch per form
     """Fills the columns; gives the bytes read, -1 where the bytes are none of ours or end too early."""
-    at, n, size = 0, columns.shape[1], len(data)
+    at: Any = 0
+    n, size = columns.shape[1], len(data)
     for c in range(columns.shape[0]):
         if at + 3 > size:
             return -1

@@ -12,7 +12,7 @@ of the *newest* row of that entity still holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -53,6 +53,10 @@ class SharedEntries:
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def where(self, wanted: Bool) -> SharedEntries:
+        """Gives the entries for which `wanted` [k] is true."""
+        return SharedEntries(self.name[wanted], self.id[wanted], self.time[wanted], self.value[wanted], self.key[wanted])
 
 
 @dataclass(slots=True)
@@ -190,37 +194,29 @@ def _indicator(store: StoreSpec) -> VelocityFeature:
     return VelocityFeature(name, name, store.name, -1, "missing", store.entity, 0, 0, 1.0, told)
 
 
-# On the wire an entry is a row of little-endian int64: time, id (2), writer, values, keys. Entries of one entity lie end to end.
+# On the wire an entry is a row of little-endian int64: time, id (2), values, keys. Entries of one entity lie end to end.
 
-FIXED = 4
+FIXED = 3
 
 
-def pack(given: SharedEntries, writer: int) -> tuple[bytes, Int64, bytes]:
-    """Takes k entries and who writes them; gives e entities' names (16 bytes each), bytes per entity int64[e], and the rows, grouped."""
+def pack(given: SharedEntries) -> tuple[bytes, Int64, bytes]:
+    """Takes k entries; gives e entities' names (16 bytes each), bytes per entity int64[e], and the rows, grouped by entity."""
     order = np.lexsort((given.name[:, 1], given.name[:, 0]))
     name = given.name[order]
     first = np.ones(len(order), np.bool_)
     first[1:] = (name[1:] != name[:-1]).any(axis=1)
     at = np.flatnonzero(first)
-    rows = np.empty((len(order), FIXED + given.value.shape[1] + given.key.shape[1]), "<i8")
-    rows[:, 0], rows[:, 1:3], rows[:, 3] = given.time[order], given.id[order], writer
-    rows[:, FIXED : FIXED + given.value.shape[1]] = given.value[order]
-    rows[:, FIXED + given.value.shape[1] :] = given.key[order]
+    rows = np.column_stack((given.time, given.id, given.value, given.key))[order].astype("<i8")
     lengths = np.diff(np.append(at, len(order))) * rows.shape[1] * 8
     return name[at].astype("<i8").tobytes(), lengths, rows.tobytes()
 
 
-def unpack(names: Sequence[bytes], lengths: Sequence[int], rows: bytes, values: int, keys: int, writer: int) -> SharedEntries:
-    """Takes entities, their bytes in `rows` and the columns of an entry; gives the entries that others than `writer` wrote.
-
-    Raises ValueError where the bytes are no whole number of entries.
-    """
+def unpack(names: bytes, lengths: Int64, rows: bytes, values: int, keys: int) -> SharedEntries:
+    """Takes what `pack` gave and the columns of an entry; gives the entries. Raises ValueError where the bytes are no such entries."""
     width = 8 * (FIXED + values + keys)
-    if any(length % width for length in lengths) or sum(lengths) != len(rows):
+    if (lengths % width).any() or int(lengths.sum()) != len(rows):
         raise ValueError("these are no entries of this store")
-    table = np.frombuffer(rows, "<i8").reshape(-1, width // 8)
-    who = np.repeat(np.frombuffer(b"".join(names), "<i8").reshape(-1, 2), np.array(lengths, np.int64) // width, axis=0)
-    foreign = table[:, 3] != writer
-    table, who = table[foreign].astype(np.int64), who[foreign].astype(np.int64)
+    table = np.frombuffer(rows, "<i8").reshape(-1, width // 8).astype(np.int64)
+    who = np.repeat(np.frombuffer(names, "<i8").reshape(-1, 2).astype(np.int64), lengths // width, axis=0)
     split = FIXED + values
     return SharedEntries(who, table[:, 1:3].copy(), table[:, 0].copy(), table[:, FIXED:split].copy(), table[:, split:].copy())

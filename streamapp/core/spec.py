@@ -280,12 +280,10 @@ def _check_tiers(spec: PipelineSpec, mistakes: Mistakes) -> None:
         elif tier.expression is not None:
             if tier.version is not None:
                 mistakes.add(f"tiers[{place}].version", f"{tier.name}: an expression has no versions; remove it")
-            tree = parse_expression(tier.expression)
-            if isinstance(tree, str):
+            if isinstance(tree := parse_expression(tier.expression), str):
                 mistakes.add(f"tiers[{place}].expression", f"{tier.name}: {tree}")
-            for cut in ("approve", "block"):
-                if getattr(spec.thresholds, cut) == "card":
-                    mistakes.add(f"thresholds.{cut}", f"tier {tier.name} is an expression and has no card; write a probability")
+            for cut in (cut for cut in ("approve", "block") if getattr(spec.thresholds, cut) == "card"):
+                mistakes.add(f"thresholds.{cut}", f"tier {tier.name} is an expression and has no card; write a probability")
 
 
 def _check_bounds(at: str, spec: FieldSpec, mistakes: Mistakes) -> None:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamapp.adapters import shared_redis
 from streamapp.adapters.shared_memory import MemoryShared
 from streamapp.adapters.shared_redis import RedisShared
 from streamapp.core.cascade import Degraded
 from streamapp.core.events import Flag
-from tests.shared_line import SERVING, Event, Worker, brute, features
+from tests.shared_line import SERVING, Event, Worker, brute, causes, features
 
 Windows = MemoryShared | RedisShared
 WARMING = Degraded("redis", "redis_warming")
@@ -198,3 +199,35 @@ def test_a_redis_met_for_the_first_time_is_warming_for_its_longest_window(redis_
         assert (await worker.run([Event(1_000_000 + SERVING.shared.keep_ms, 4, "t", None, 100)])).degraded[0].component == "model"
 
     run(warm, lambda namespace: RedisShared(SERVING.shared, f"redis://{redis_address}/0", namespace, 1000))
+
+
+@pytest.mark.redis
+def test_a_worker_that_missed_a_part_of_the_log_reads_anew(redis_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log keeps two pieces of 2,000 bytes; what the follower knew, what it missed and what it holds itself is counted once."""
+    monkeypatch.setattr(shared_redis, "LOG_BYTES_MAX", 2_000)
+
+    async def miss(writer: Worker, follower: Worker) -> None:
+        counts = []
+        for number in range(200):
+            who = follower if number % 40 == 0 else writer
+            counts.append(next(iter(features(await who.run(payments(1, number))).values()))["terminal_10s_count"])
+        assert counts == [number + 1 for number in range(200)]
+
+    run(miss, lambda namespace: RedisShared(SERVING.shared, f"redis://{redis_address}/0", namespace, 1000), 2)
+
+
+@pytest.mark.redis
+def test_a_newcomer_says_that_it_is_loading_until_it_has_read_what_was_asked(redis_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def load(writer: Worker, newcomer: Worker) -> None:
+        events = [Event(1_000_000 + 10 * i, i, f"t{i % 50}", None, 100) for i in range(1_000)]
+        await writer.run(events)
+        monkeypatch.setattr(shared_redis, "READ_BYTES_MAX", 10_000)
+        told = []
+        for number in range(10):
+            again = [Event(1_020_000 + 100 * number + i, i, f"t{i}", None, 100) for i in range(50)]
+            outcome = await newcomer.run(again)
+            told += causes(outcome)
+            assert len(outcome.route) == 50
+        assert told[0] == "loading" and told[-1] == "redis_warming" and told == sorted(told)
+
+    run(load, lambda namespace: RedisShared(SERVING.shared, f"redis://{redis_address}/0", namespace, 1000), 2)

@@ -101,7 +101,9 @@ def start(children: Children, broker: str, namespace: str, pipeline: str, **envi
     return children.start("worker", arguments, {**SESSION, **small, **environment})
 
 
-async def read_decisions(broker: str, topics: Topics, places: Places, runners: Sequence[Child] = ()) -> dict[str, dict[tuple[int, int], list[Any]]]:
+async def read_decisions(
+    broker: str, topics: Topics, places: Places, runners: Sequence[Child] = ()
+) -> dict[str, dict[tuple[int, int], list[Any]]]:
     """Gives what was written for each event's place, by "verdicts" and "decisions", once all of them are there."""
     wanted = set(zip(places.partition.tolist(), places.offset.tolist(), strict=True))
     found: dict[str, dict[tuple[int, int], list[Any]]] = {"verdicts": defaultdict(list), "decisions": defaultdict(list)}
@@ -141,7 +143,9 @@ def recomputed(given: Sequence[dict[str, Any]], places: Places) -> dict[tuple[in
     return answer
 
 
-def verify(found: dict[str, dict[tuple[int, int], list[Any]]], given: Sequence[dict[str, Any]], places: Places, *, repeats: bool = False) -> None:
+def verify(
+    found: dict[str, dict[tuple[int, int], list[Any]]], given: Sequence[dict[str, Any]], places: Places, *, repeats: bool = False
+) -> None:
     wanted = recomputed(given, places)
     everything = set(zip(places.partition.tolist(), places.offset.tolist(), strict=True))
     for kind, one in found.items():
@@ -244,7 +248,10 @@ def refusal(broker: str, namespace: str, pipeline: str) -> str:
         return "\n".join(worker.lines)
 
 
-async def test_a_group_beyond_the_journal_is_refused_with_the_way_out(broker: str, namespace: str, pipeline: str) -> None:
+@pytest.mark.kafka
+async def test_a_group_beyond_the_journal_is_refused_with_the_way_out(kafka: str, namespace: str, pipeline: str) -> None:
+    broker = kafka
+    await create_topics(broker, Topics(namespace), partitions=4)
     topics, places = await settled(broker, namespace, pipeline)
     partition = int(places.partition[0])
     reached = int(places.offset[places.partition == partition].max()) + 1

@@ -28,6 +28,7 @@ def test_names_are_the_contract() -> None:
         "late": "messages.late.v1",
         "labels": "messages.labels.v1",
         "monitoring": "messages.monitoring.v1",
+        "state": "messages.state.v1",
         "control": "messages.control.v1",
     }
     assert next(iter(topics.names())) == topics.events
@@ -46,7 +47,7 @@ def test_retention_is_overridden_by_role() -> None:
 
 @pytest.mark.parametrize("role", ["control", "decision"])
 def test_retention_of_what_has_none_is_refused(role: str) -> None:
-    with pytest.raises(ConfigError, match=f"no topic {role}.*known are events"):
+    with pytest.raises(ConfigError, match=f"no topic {role}.*known are events, approve"):
         Topics("x", {role: 1})
 
 

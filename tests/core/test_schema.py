@@ -128,7 +128,8 @@ def test_asyncapi_names_the_topics_that_are_created() -> None:
     assert {role: channel["address"] for role, channel in document["channels"].items()} == {
         role: getattr(topics, role) for role in document["channels"]
     }
-    assert {channel["address"] for channel in document["channels"].values()} == set(topics.names())
+    # The state log is nobody's interface: only workers read it, and its format may change with them.
+    assert {channel["address"] for channel in document["channels"].values()} == set(topics.names()) - {topics.state}
     referred = {message["payload"]["$ref"].removeprefix("./") for channel in document["channels"].values()
                 for message in channel["messages"].values() if "payload" in message}  # fmt: skip
     assert {f"messages/{name}" for name in referred} <= set(FILES)
