@@ -97,7 +97,7 @@ async def feed(broker: str, topics: Topics, given: Sequence[dict[str, Any]]) -> 
 
 def start(children: Children, broker: str, namespace: str, pipeline: str, **environment: str) -> Child:
     arguments = ["worker", "--pipeline", pipeline, "--bootstrap", broker, "--namespace", namespace, "--metrics-port", "0"]
-    small = {"STREAMAPP_BATCH_MAX": "40", "STREAMAPP_STATE_SNAPSHOT_ROWS": "300"}
+    small = {"STREAMAPP_BATCH_MAX": "40", "STREAMAPP_STATE_SNAPSHOT_ROWS": "30"}
     return children.start("worker", arguments, {**SESSION, **small, **environment})
 
 
