@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,10 @@ class PackedBatch(BatchBuilder):
         return len(self._packed)
 
 
+#: Mean bytes of a value from which aiokafka's builder is the cheaper one: it copies with memcpy, the kernel saves Python per record.
+LARGE_BYTES = 512
+
+
 class Carrier:
     """What all outputs of one segment share: its good rows' keys, source offsets and trace headers; prepared once per micro-batch."""
 
@@ -87,24 +92,17 @@ class Carrier:
         keys = segment.keys
         self._keys = list(keys) if len(places) == len(keys) else [keys[at] for at in places]
         self._offsets = segment.offsets[index]
+        self._segment, self._places = segment, places
         self._traced = any(segment.headers)
-        if self._traced:
-            self._headers = _headers(segment, places, self._offsets.tolist())
-        else:
-            self._keyless = np.zeros(len(places), np.bool_)
-            keyed: Sequence[Any] = self._keys
-            if None in keyed:
-                self._keyless[:] = [key is None for key in keyed]
-                keyed = [key or b"" for key in keyed]
-            self._key_bytes, self._key_start = _joined(keyed)
 
     def batches(
         self, values: Sequence[bytes], chosen: Sequence[npt.NDArray[np.bool_]], size_max: int, timestamp_ms: int
     ) -> list[list[BatchBuilder]]:
         """Takes a value per row and, for each target, which rows go there; gives each target's batches, rows in order."""
-        if self._traced:
+        if self._traced or sum(map(len, values)) > LARGE_BYTES * len(values):
             messages: list[Message] = list(zip(self._keys, values, self._headers, strict=True))
             return [list(fill(_only(messages, rows), size_max, timestamp_ms)) for rows in chosen]
+        key_bytes, key_start, keyless = self._packed_keys
         data, start = _joined(values)
         found: list[list[BatchBuilder]] = []
         for target in chosen:
@@ -113,11 +111,24 @@ class Carrier:
             while place < len(rows):
                 first = place
                 place, batch = write_batch(
-                    rows, first, self._key_bytes, self._key_start, self._keyless, data, start, _NAME, self._offsets, size_max, timestamp_ms
+                    rows, first, key_bytes, key_start, keyless, data, start, _NAME, self._offsets, size_max, timestamp_ms
                 )
                 packed.append(PackedBatch(batch, place - first))
             found.append(packed)
         return found
+
+    @cached_property
+    def _headers(self) -> list[Headers]:
+        return _headers(self._segment, self._places, self._offsets.tolist())
+
+    @cached_property
+    def _packed_keys(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        keyless = np.zeros(len(self._places), np.bool_)
+        keyed: Sequence[Any] = self._keys
+        if None in keyed:
+            keyless[:] = [key is None for key in keyed]
+            keyed = [key or b"" for key in keyed]
+        return *_joined(keyed), keyless
 
 
 _NAME = np.frombuffer(SOURCE_OFFSET.encode(), np.uint8)

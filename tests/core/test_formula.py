@@ -37,7 +37,8 @@ def test_the_value_is_what_python_makes_of_the_expression_row_by_row() -> None:
     ("text", "x", "expected"),
     [
         ("1 / (1 + exp(-x))", -1e5, 0.0), ("1 / (1 + exp(-x))", 1e5, 1.0), ("x", 1.5, 1.0), ("x", -3.0, 0.0), ("x / 0.5", 0.25, 0.5),
-        ("log(x)", 0.0, math.nan), ("log(x)", -1.0, math.nan), ("sqrt(x)", -1.0, math.nan), ("sqrt(x)", 0.25, 0.5), ("1 / x", 0.0, math.nan),
+        ("log(x)", 0.0, math.nan), ("log(x)", -1.0, math.nan), ("sqrt(x)", -1.0, math.nan), ("sqrt(x)", 0.25, 0.5),
+        ("1 / x", 0.0, math.nan),
         ("x", None, math.nan), ("max(x, 0.5)", None, math.nan),
     ],
 )  # fmt: skip
