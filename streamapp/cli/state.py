@@ -68,7 +68,13 @@ def show(settings: Settings, entity: str, as_json: bool) -> None:
     say({"entity": entity, "found": found}, "\n".join(lines) or f"Nothing is remembered of {entity}.", as_json=as_json)
 
 
-@command.command("verify")
+@command.command(
+    "verify",
+    epilog="""\b
+Examples:
+  streamapp state verify --pipeline payments --bootstrap 127.0.0.1:9092
+  streamapp state verify --pipeline payments --json""",
+)
 @settings(*CONNECTION, kafka=True)
 @json_output
 def verify(settings: Settings, as_json: bool) -> None:
