@@ -229,12 +229,12 @@ async def test_a_second_worker_and_its_death_move_partitions_and_change_no_windo
     verify(found, first + second + third, places, repeats=True)
 
 
-async def settled(broker: str, namespace: str, pipeline: str) -> tuple[Topics, Places]:
+async def settled(broker: str, namespace: str, pipeline: str, **environment: str) -> tuple[Topics, Places]:
     """Leaves a pipeline behind that has decided 100 events and stopped in order."""
     topics = Topics(namespace)
     with Children() as children:
         places = await feed(broker, topics, events(100, 0, seed=9))
-        worker = start(children, broker, namespace, pipeline)
+        worker = start(children, broker, namespace, pipeline, **environment)
         await read_decisions(broker, topics, places, [worker])
         assert worker.stop(12) == 0, worker.last_words()
     return topics, places
@@ -287,7 +287,9 @@ async def test_a_journal_that_retention_has_overtaken_is_refused(kafka: str, nam
     from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
     await create_topics(kafka, Topics(namespace), partitions=4)
-    topics, places = await settled(kafka, namespace, pipeline)
+    # Many small deltas and no snapshot: every one since the first is needed.
+    unsaved = {"STREAMAPP_STATE_SNAPSHOT_ROWS": "1000000", "STREAMAPP_BATCH_MAX": "8"}
+    topics, places = await settled(kafka, namespace, pipeline, **unsaved)
     partition = int(places.partition[0])
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
