@@ -163,9 +163,15 @@ def _reads_as_letter(
     raw: npt.NDArray[np.uint8], at: int, first: int, stop: int, end: int, after_letter: bool, as_leet: bool, kind: npt.NDArray[np.uint8]
 ) -> bool:
     """Whether the symbol at `at` stands for a letter in the token raw[first:stop]: "c@sh", "pa$$", "$ave"; not "US$100", "me@home.org"."""
-    j = at + decode(raw, at)[1]
-    while j < min(stop, at + _SYMBOLS_MAX) and raw[j] == raw[at]:  # "$$" as one
-        j += 1
+    width = decode(raw, at)[1]
+    j, copies = at + width, 1
+    while copies < _SYMBOLS_MAX and j + width <= stop:  # "$$" as one, "€€" too
+        same = True
+        for k in range(width):
+            same = same and raw[j + k] == raw[at + k]
+        if not same:
+            break
+        j, copies = j + width, copies + 1
     if j >= stop:
         return False
     code, _ = decode(raw, j)
