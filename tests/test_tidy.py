@@ -30,7 +30,8 @@ def files() -> Iterator[Path]:
 
 
 def _written(file: Path) -> bool:
-    return file.suffix in TEXT_SUFFIXES and "__pycache__" not in file.parts and ".egg-info" not in str(file)
+    """`.git` is a file in a second work tree; git wrote it."""
+    return file.suffix in TEXT_SUFFIXES and file.name != ".git" and "__pycache__" not in file.parts and ".egg-info" not in str(file)
 
 
 def in_words(name: str) -> str:
