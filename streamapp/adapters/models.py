@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from streamapp.core.attribution import Paths, paths_of
 from streamapp.core.calibrate import check_calibration
 from streamapp.core.card import Calibration, Card
-from streamapp.core.errors import ModelFailed, ModelRejected
+from streamapp.core.errors import InvariantBroken, ModelFailed, ModelRejected
+from streamapp.core.trees import Trees
 from streamapp.core.vectorise import Contributions, Inputs, Ngrams, pad, slices, unpad
 
 T = TypeVar("T")
@@ -23,6 +27,7 @@ Float64 = npt.NDArray[np.float64]
 Vectorise = Callable[[Card, list[dict[str, Any]]], Inputs]
 
 MODEL_FILE, CARD_FILE, CALIBRATION_FILE = "model.onnx", "card.json", "calibration.json"
+TREES_FILE = "trees.npz"
 SMOKE_TOLERANCE = 1e-6
 """In margin. Same code, same weights: what differs is the order of float64 sums, 1e-12; 1e-6 is the promise of parity."""
 INDEX_TYPES = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}
@@ -34,9 +39,10 @@ EXTERNAL_DATA = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
 class OnnxModel:
     """A checked session of one thread; `logits` and `contributions` are pure and may run beside the event loop."""
 
-    def __init__(self, card: Card, calibration: Calibration, session: onnxruntime.InferenceSession) -> None:
-        """Takes a session that passed `_check_session`."""
-        self.card = card
+    def __init__(self, card: Card, calibration: Calibration, session: onnxruntime.InferenceSession, trees: Trees | None = None) -> None:
+        """Takes a session that passed `_check_session` and, of boosted trees, their tables."""
+        self.card, self.trees = card, trees
+        self._paths: Paths | None = None if trees is None else paths_of(trees)
         self.calibration = calibration
         self._session = session
         types = {node.name: node.type for node in session.get_inputs()}
@@ -60,10 +66,15 @@ class OnnxModel:
         return margins
 
     def contributions(self, inputs: Inputs) -> Contributions:
-        """Gives each input's signed share of the margin, exact; raises ModelFailed for a graph that does not tell them."""
-        if not self.card.linear:
+        """Gives each input's signed share of the margin: exact of a linear graph, along the paths of trees that stand beside theirs.
+
+        Raises ModelFailed for a model that has neither.
+        """
+        if not self.card.linear and self._paths is None:
             raise ModelFailed(f"model {self.card.name} {self.card.version} tells no contributions")
         self._check_inputs(inputs)
+        if self._paths is not None:
+            return Contributions(self._paths.contributions(inputs.numeric), np.empty(0, np.float64))
         ngrams = inputs.ngrams
         if self._index_type is None or ngrams is None:
             numeric = self._run(["numeric_contribution"], {"numeric": inputs.numeric})[0]
@@ -94,7 +105,7 @@ class OnnxModel:
 def load_model(directory: Path, *, feature_spec: str | None = None, vectorise: Vectorise | None = None) -> OnnxModel:
     """Gives the model version in `directory`, ready to serve; the caller swaps it in between two micro-batches.
 
-    In this order: card, hashes, calibration, feature spec, external data, graph, names and shapes, warm-up, smoke test.
+    In this order: card, hashes, calibration, feature spec, external data, tables, graph, names and shapes, warm-up, smoke test.
     `feature_spec` is the hash of the features this program computes; `vectorise` turns the card's smoke events into inputs, scaled
     as the card says (without it no smoke test).
     Raises ModelRejected with the reason; nothing of a refused file is parsed before its hash is right.
@@ -110,7 +121,8 @@ def load_model(directory: Path, *, feature_spec: str | None = None, vectorise: V
         )
     if EXTERNAL_DATA.search(graph):
         raise ModelRejected(f"{directory / MODEL_FILE} keeps weights in another file", "save the model as one file")
-    model = OnnxModel(card, calibration, _session(graph, directory))
+    trees = None if card.trees_sha256 is None else _read_trees(directory / TREES_FILE, card)
+    model = OnnxModel(card, calibration, _session(graph, directory), trees)
     _check_session(model)
     _warm_up(model)
     if vectorise is not None:
@@ -152,6 +164,18 @@ def _read_checked(path: Path, sha256: str) -> bytes:
     if found != sha256:
         raise ModelRejected(f"{path} is not the file the card speaks of: sha256 {found[:12]}, not {sha256[:12]}", "fetch the version again")
     return content
+
+
+def _read_trees(path: Path, card: Card) -> Trees:
+    """Arrays of numbers only: pickled objects are refused, as everywhere."""
+    content = _read_checked(path, card.trees_sha256 or "")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            trees = Trees(features=len(card.scaler.names), **dict(arrays))
+            paths_of(trees)
+    except (InvariantBroken, IndexError, TypeError, ValueError, zipfile.BadZipFile) as failure:
+        raise ModelRejected(f"{path} holds no trees that fit the card: {failure}") from None
+    return trees
 
 
 def _decode(content: bytes, kind: type[T], name: str) -> T:
@@ -208,10 +232,12 @@ def _warm_up(model: OnnxModel) -> None:
         inputs = Inputs(np.zeros((n, features), np.float32), ngrams)
         try:
             margins = model.logits(inputs)
-            if model.card.linear:
+            if model.card.linear or model.trees is not None:
                 model.contributions(inputs)
         except Exception as failure:  # noqa: BLE001 - whatever it throws here it would throw in service
             raise ModelRejected(f"the graph does not run: {failure}") from None
+        if model.trees is not None and np.abs(model.trees.margins(inputs) - margins).max() > SMOKE_TOLERANCE:
+            raise ModelRejected("the tables of trees give other margins than the graph", "fetch the version again")
         if margins.shape != (n, len(model.card.labels)):
             raise ModelRejected(f"the graph gives margins {margins.shape} for {n} rows and {len(model.card.labels)} labels")
 

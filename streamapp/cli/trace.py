@@ -149,8 +149,10 @@ def _model(model: Mapping[str, Any], verdict: Mapping[str, Any], console: Consol
 
     _heading(5, f"Model · {model['model']} (tier {model['tier']})", console)
     if "numeric" in model:
-        console.print(_tokens(model["tokens"]))
-        parts = [("intercept", model["intercept"]), ("all tokens", model["ngrams"]), *model["numeric"].items()]
+        if model["tokens"]["for"] or model["tokens"]["against"]:
+            console.print(_tokens(model["tokens"]))
+        parts = [("intercept", model["intercept"]), ("all tokens", model["ngrams"])]
+        parts += sorted(model["numeric"].items(), key=lambda part: -abs(part[1]))
         parts = [(name, share) for name, share in parts if abs(share) >= 0.005]
         console.print(Text("   margin = " + " ".join(f"{share:+.2f} {name}" for name, share in parts) + f" = {model['margin']:+.3f}"))
     else:

@@ -179,6 +179,13 @@ def _tell(report: TrainingReport, *, as_json: bool) -> None:
         else:
             interval = f"observed {cut.observed:.3f}, 95 % interval {cut.low:.3f} to {cut.high:.3f}" if cut.observed is not None else ""
             console.print(f"{name} {cut.value:.4f}: {cut.promise} ({interval}, {cut.positives} positives)")
+    if told := card.metrics.get("attribution"):
+        console.print(
+            f"reasons beside SHAP values on the {told['rows']:,} most suspicious test rows: the first agrees in {told['top_1']:.0%}, "
+            f"{told['top_3']:.0%} of the first three are common, {told['sign_of_top_3']:.0%} of them point the same way; "
+            f"a share differs by {told['mean_abs_difference']:.4f} on average (a share is {told['mean_abs']:.4f})"
+        )
+        console.print("largest by SHAP: " + ", ".join(f"{name} {share:.3f}" for name, share in list(told["mean_abs_shap"].items())[:8]))
     for name, area in report.suspicious.items():
         warn(f"{name} alone tells the classes apart (AUC {area:g}): does it know the answer?")
     for reason, count in report.left_out.items():

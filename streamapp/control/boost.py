@@ -56,6 +56,7 @@ class Boosted:
     calibration: Calibration
     block: Threshold
     approve: Threshold
+    booster: lightgbm.Booster
     losses: dict[str, float]  #  log loss of each calibration on the judging rows
     gain: dict[str, float]  #    each feature's share of what the splits gained
 
@@ -89,7 +90,7 @@ def boost(values: Float32, names: Sequence[str], positive: Labels, split: Split,
     gained = booster.feature_importance("gain")
     share = gained / max(1e-300, gained.sum())
     gain = {names[i]: round(float(share[i]), 4) for i in np.argsort(-share) if share[i] >= 0.00005}
-    return Boosted(trees, scaler, calibration, block, approve, losses, gain)
+    return Boosted(trees, scaler, calibration, block, approve, booster, losses, gain)
 
 
 def approve_by_cost(believed: Float64, positive: Labels, recipe: BoostRecipe, ceiling: float) -> Threshold:
@@ -116,24 +117,24 @@ def _fitted(values: Float32, positive: Labels, recipe: BoostRecipe) -> lightgbm.
 
 def trees_of(booster: lightgbm.Booster, features: int) -> Trees:
     """Gives a booster's trees as tables; its bias is in the leaves of the first tree. Raises ConfigError for splits that are not <=."""
-    rows: list[tuple[int, float, int, int, float]] = []
+    rows: list[tuple[int, float, int, int, float, int]] = []
 
     def put(node: dict[str, Any]) -> int:
         here = len(rows)
         if "leaf_value" in node:
-            rows.append((LEAF, 0.0, LEAF, LEAF, float(node["leaf_value"])))
+            rows.append((LEAF, 0.0, LEAF, LEAF, float(node["leaf_value"]), int(node.get("leaf_count", 1))))
             return here
         if node["decision_type"] != "<=" or node["missing_type"] != "None":
             raise ConfigError(
                 f"a tree splits by {node['decision_type']} with missing values as {node['missing_type']}", "train on numbers only"
             )
-        rows.append((0, 0.0, 0, 0, 0.0))
+        rows.append((0, 0.0, 0, 0, 0.0, 0))
         left = put(node["left_child"])
         right = put(node["right_child"])
-        rows[here] = (int(node["split_feature"]), float(node["threshold"]), left, right, 0.0)
+        rows[here] = (int(node["split_feature"]), float(node["threshold"]), left, right, 0.0, int(node["internal_count"]))
         return here
 
     roots = [put(tree["tree_structure"]) for tree in booster.dump_model()["tree_info"]]
-    feature, threshold, left, right, value = zip(*rows, strict=True)
-    as_int = [np.array(column, np.int64) for column in (roots, feature, left, right)]
-    return Trees(as_int[0], as_int[1], below(np.array(threshold)), as_int[2], as_int[3], np.array(value), features)
+    feature, threshold, left, right, value, cover = zip(*rows, strict=True)
+    as_int = [np.array(column, np.int64) for column in (roots, feature, left, right, cover)]
+    return Trees(as_int[0], as_int[1], below(np.array(threshold)), as_int[2], as_int[3], np.array(value), features, as_int[4])

@@ -216,12 +216,15 @@ def _check_tiers(tiers: Sequence[Tier], features: FeaturePlan) -> None:
 
 
 def _explainer(tier: Tier) -> ModelReasons | None:
+    """A linear model and trees with tables can say why; usual values are the means of the training data."""
     if tier.model is None:
         return None
     card = tier.model.card
-    if not card.linear:
+    if not card.linear and card.trees_sha256 is None:
         return None
-    return ModelReasons(card.labels[0], card.scaler.names, [name.replace("_", " ") for name in card.scaler.names], card.scaler.mean)
+    names = card.scaler.names
+    usual = [card.reference[name].mean if name in card.reference else mean for name, mean in zip(names, card.scaler.mean, strict=True)]
+    return ModelReasons(card.labels[0], names, [name.replace("_", " ") for name in names], usual)
 
 
 def _verdict_fields(spec: PipelineSpec, features: FeaturePlan) -> dict[str, str]:

@@ -126,9 +126,8 @@ def _model(place: int, inputs: Inputs, text: str | None, serving: pipeline.Servi
         "approve_below": tier.approve_below,
         "block_from": tier.block_from,
     }
-    explains = getattr(tier.model, "contributions", None)
-    if card.linear and explains is not None:
-        shares: Contributions = explains(inputs)
+    if serving.explainers[place] is not None:
+        shares = tier.model.contributions(inputs)
         found["numeric"] = dict(zip(card.scaler.names, shares.numeric[0].tolist(), strict=True))
         found["ngrams"] = float(shares.ngram.sum())
         found["intercept"] = margin - found["ngrams"] - float(shares.numeric.sum())

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
-import shutil
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -25,19 +19,17 @@ from streamapp.control.fit import Fitted, Progress, Recipe, Table, fit, fit_scal
 from streamapp.control.graph import linear_graph
 from streamapp.control.obfuscate import ATTACKS, obfuscate
 from streamapp.control.reference import reference
-from streamapp.control.release import LoadModel, assemble, inputs_of
-from streamapp.control.smoke import smoke_examples
+from streamapp.control.release import LoadModel, assemble
 from streamapp.control.split import Split, random_split, time_split
 from streamapp.control.thresholds import best_f1_cut
+from streamapp.control.versions import Files, code_commit, publish, version_directory
 from streamapp.core.calibrate import logistic
 from streamapp.core.card import Card, Reference
-from streamapp.core.errors import ConfigError, ModelRejected
+from streamapp.core.errors import ConfigError
 from streamapp.core.reliability import reliability_bins
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.vectorise import Inputs, scale
 
-PARITY_MAX = 1e-6
-"""How far the margin of the file may be from Python's on any row; float64 sums in another order differ by 1e-13."""
 Float64 = npt.NDArray[np.float64]
 
 
@@ -87,7 +79,6 @@ def train(
     buckets = spec.ngrams.buckets if spec.ngrams else 0
     fitted = fit(table, tuple(spec.vector.numeric), parts, recipe, buckets, attacked, progress)
     graph = linear_graph(fitted.linear, name)
-    calibration = msgspec.json.format(msgspec.json.encode(fitted.calibration), indent=1)
     figures = {part: _quality(fitted, table.rows(rows)) for part, rows in (("validation", parts.validation), ("test", parts.test))}
     rungs = _ladder(fitted, table, found, spec, parts, recipe)
     suspicious = suspicious_features(found.values[parts.train], found.names, examples.positive[parts.train])
@@ -98,8 +89,8 @@ def train(
         framework=f"scikit-learn {installed_version('scikit-learn')}",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=code_commit(),
         hyper_parameters={**asdict(recipe), "penalties": list(recipe.penalties), "penalty": fitted.penalty, "augmented": fitted.augmented},
-        feature_spec=serving.features.hash, scaler=fitted.scaler, ngram_buckets=buckets, linear=True,
-        onnx_sha256=hashlib.sha256(graph).hexdigest(), calibration_sha256=hashlib.sha256(calibration).hexdigest(),
+        feature_spec=serving.features.hash, scaler=fitted.scaler, ngram_buckets=buckets, linear=True, onnx_sha256="", calibration_sha256="",
+        base_rate=round(float(examples.positive[parts.validation].mean()), 9),
         training=_provenance(examples, parts),
         metrics={
             **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
@@ -109,20 +100,10 @@ def train(
         reliability=reliability_bins(fitted.probability(test_rows), test_rows.positive),
         block=fitted.block, approve=fitted.approve, reference=_references(fitted, table, found, parts),
     )  # fmt: skip
-    card = msgspec.structs.replace(card, smoke=smoke_examples(lambda events: fitted.linear.margins(inputs_of(serving, card, events)), spec))
-    progress("write", 0.0)
-
-    def check(version_directory: Path) -> Card:
-        model = load_model(version_directory, feature_spec=serving.features.hash, vectorise=None)
-        inputs = Inputs(scale(table.values, fitted.scaler), table.ngrams)
-        apart = float(np.abs(model.logits(inputs) - fitted.linear.margins(inputs)).max())
-        if apart > PARITY_MAX:
-            raise ModelRejected(f"the file's margins differ from Python's by {apart:.3g}; at most {PARITY_MAX:g} is allowed")
-        return msgspec.structs.replace(card, parity_max_abs=apart)
-
-    card = write_version(directory, card, graph, calibration, check)
-    load_model(directory, feature_spec=serving.features.hash, vectorise=lambda card, events: inputs_of(serving, card, events))
-    progress("write", 1.0)
+    card = publish(
+        directory, card, Files(graph, fitted.calibration), serving, load_model, fitted.linear.margins,
+        Inputs(scale(table.values, fitted.scaler), table.ngrams), progress,
+    )  # fmt: skip
     return TrainingReport(directory, card, figures, rungs, suspicious, examples.left_out)
 
 
@@ -143,28 +124,6 @@ def attacked_copies(examples: Examples, serving: pipeline.Serving, recipe: Recip
         event = examples.events[row]
         copies.append({**event, text: obfuscate(str(event[text]), attack, strength, generator)})
     return table_of(columns(copies, serving), serving.spec, examples.positive[origin], origin.astype(np.int64))
-
-
-def write_version(directory: Path, card: Card, graph: bytes, calibration: bytes, check: Callable[[Path], Card]) -> Card:
-    """Writes a version beside its place, lets `check` read it there and complete its card, then moves it in at once.
-
-    Raises ModelRejected when the version exists; whatever fails, nothing half-written is left.
-    """
-    partial = directory.parent / f".{directory.name}.{secrets.token_hex(4)}"
-    partial.mkdir(parents=True)
-    try:
-        _write(partial / "model.onnx", graph)
-        _write(partial / "calibration.json", calibration)
-        _write(partial / "card.json", _card_file(card))
-        card = check(partial)
-        _write(partial / "card.json", _card_file(card))
-        if directory.exists():
-            raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
-        partial.rename(directory)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return card
 
 
 def _split(examples: Examples, kind: str, recipe: Recipe) -> Split:
@@ -229,40 +188,3 @@ def _provenance(examples: Examples, parts: Split) -> dict[str, Any]:
         "split": parts.kind,
         "window_ms": None if times is None else [int(times.min()), int(times.max())],
     }
-
-
-def version_directory(spec: PipelineSpec, models: Path, version: str | None) -> tuple[str, Path]:
-    """Gives the name of the first model that the tiers ask for (the pipeline's where none does) and where its version will stand.
-
-    The next free number where no version is named; raises ModelRejected where it exists.
-    """
-    name = next((tier.model for tier in spec.tiers if tier.model is not None), spec.pipeline.name)
-    taken = [int(path.name) for path in (models / name).glob("[0-9]*") if path.name.isdigit()]
-    directory = models / name / (version or str(max(taken, default=0) + 1))
-    if directory.exists():
-        raise ModelRejected(f"{directory} exists, and versions are immutable", "choose another --version")
-    return name, directory
-
-
-def code_commit() -> str | None:
-    """Gives the commit this program runs from, with "+" for local changes; None outside a work tree or without git."""
-    here = Path(__file__).parent
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607 - the user's own git
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()
-
-
-def _card_file(card: Card) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n"
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,25 +9,25 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streamapp import pipeline
+from streamapp.control.attributions import told_apart
 from streamapp.control.boost import Boosted, BoostRecipe, boost
 from streamapp.control.evaluate import Rung, ladder, quality, suspicious_features
 from streamapp.control.fit import Progress, fit_scaler, logistic_regression, matrix
 from streamapp.control.history import History, read_history
 from streamapp.control.reference import reference
-from streamapp.control.release import LoadModel, assemble, inputs_of
-from streamapp.control.smoke import smoke_examples
+from streamapp.control.release import LoadModel, assemble
 from streamapp.control.split import Split, time_split
 from streamapp.control.thresholds import best_f1_cut
-from streamapp.control.train import PARITY_MAX, TrainingReport, code_commit, version_directory, write_version
+from streamapp.control.train import TrainingReport
 from streamapp.control.tree_graph import tree_graph
+from streamapp.control.versions import Files, code_commit, publish, version_directory
 from streamapp.core.calibrate import logistic
-from streamapp.core.card import Card, Reference, Smoke
-from streamapp.core.errors import ConfigError, ModelRejected
+from streamapp.core.card import Card, Reference
+from streamapp.core.errors import ConfigError
 from streamapp.core.reliability import reliability_bins
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.vectorise import Inputs, scale
@@ -36,6 +35,8 @@ from streamapp.core.vectorise import Inputs, scale
 DAY_MS = 86_400_000
 PARITY_ROWS = 50_000
 """Training rows on which the file is compared with Python, beside all of the others."""
+TOLD_ROWS = 5_000
+"""The most suspicious rows of the test part: reasons are told of such, so there they are compared with SHAP values."""
 Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
 
@@ -76,7 +77,6 @@ def train_trees(
     boosted = boost(seen, names, history.positive, parts, recipe)
     progress("fit", 1.0)
     graph = tree_graph(boosted.trees, name)
-    calibration = msgspec.json.format(msgspec.json.encode(boosted.calibration), indent=1)
     warm = {part: rows[~history.cold[rows]] for part, rows in (("validation", parts.validation), ("test", parts.test))}
     shown = {**warm, "test_cold": parts.test[history.cold[parts.test]]}
     believed = {part: boosted.probability(values[rows]) for part, rows in shown.items()}
@@ -91,37 +91,30 @@ def train_trees(
     truth = history.positive[warm["test"]]
     suspicious = suspicious_features(history.values[usual].astype(np.float64), history.names, history.positive[usual])
 
+    told = warm["test"][np.argsort(-believed["test"], kind="stable")[:TOLD_ROWS]]
+
     card = Card(
         name=name, version=directory.name, task="binary", labels=(positive_label,), framework=f"LightGBM {installed_version('lightgbm')}",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=code_commit(),
         hyper_parameters=asdict(recipe), feature_spec=serving.features.hash, scaler=boosted.scaler, linear=False,
-        onnx_sha256=hashlib.sha256(graph).hexdigest(), calibration_sha256=hashlib.sha256(calibration).hexdigest(),
+        onnx_sha256="", calibration_sha256="", base_rate=round(float(history.positive[parts.validation].mean()), 9),
         training=_provenance(history, parts),
         metrics={
             **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
             "suspicious_features": suspicious, "best_f1_cut": best_f1_cut(believed["test"], truth),
             "precision_of_100_a_day": top_precision(believed["test"], truth, history.time_ms[warm["test"]], 100),
+            "attribution": told_apart(boosted.booster, boosted.trees, values[told], names),
             "cost": costs(believed["test"], truth, recipe), "gain": boosted.gain,
             "notes": {f"validation_log_loss_{method}": loss for method, loss in boosted.losses.items()},
         },
         reliability=reliability_bins(believed["test"], truth),
         block=boosted.block, approve=boosted.approve, reference=_references(history, usual, boosted, values, later),
     )  # fmt: skip
-    card = msgspec.structs.replace(card, smoke=_smoke(serving, card, boosted))
-    progress("write", 0.0)
-
-    def check(version_directory: Path) -> Card:
-        model = load_model(version_directory, feature_spec=serving.features.hash, vectorise=None)
-        rows = np.concatenate((parts.train[:PARITY_ROWS], parts.validation, parts.test))
-        inputs = Inputs(scale(values[rows].astype(np.float64), boosted.scaler), None)
-        apart = float(np.abs(model.logits(inputs) - boosted.trees.margins(inputs)).max())
-        if apart > PARITY_MAX:
-            raise ModelRejected(f"the file's margins differ from Python's by {apart:.3g}; at most {PARITY_MAX:g} is allowed")
-        return msgspec.structs.replace(card, parity_max_abs=apart)
-
-    card = write_version(directory, card, graph, calibration, check)
-    load_model(directory, feature_spec=serving.features.hash, vectorise=lambda card, events: inputs_of(serving, card, events))
-    progress("write", 1.0)
+    rows = np.concatenate((parts.train[:PARITY_ROWS], parts.validation, parts.test))
+    card = publish(
+        directory, card, Files(graph, boosted.calibration, boosted.trees), serving, load_model, boosted.trees.margins,
+        Inputs(scale(values[rows].astype(np.float64), boosted.scaler), None), progress,
+    )  # fmt: skip
     return TrainingReport(directory, card, figures, rungs, suspicious, history.left_out)
 
 
@@ -200,10 +193,6 @@ def _references(
     """Features as in training; the score, which training rows would flatter, of later rows."""
     references = {name: reference(history.values[usual, place].astype(np.float64)) for place, name in enumerate(history.names)}
     return references | {"score": reference(logistic(boosted.margins(values[later])))}
-
-
-def _smoke(serving: pipeline.Serving, card: Card, boosted: Boosted) -> tuple[Smoke, ...]:
-    return smoke_examples(lambda events: boosted.trees.margins(inputs_of(serving, card, events)), serving.spec)
 
 
 def _provenance(history: History, parts: Split) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     onnx_sha256: str
     calibration_sha256: str
     linear: bool = False  #              the graph also gives exact contributions
+    trees_sha256: str | None = None  #   of the trees as tables beside the graph, from which contributions are told
+    base_rate: float | None = None  #    share of positives among the rows that calibrated
     training: dict[str, Any] = {}  #     data files with hashes and rows, window, split, seed
     metrics: dict[str, Any] = {}
     reliability: list[dict[str, float]] = []

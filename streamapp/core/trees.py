@@ -28,10 +28,16 @@ class Trees:
     right: npt.NDArray[np.int64]  #        m
     value: Float64  #                      m; 0 for an inner node
     features: int
+    cover: npt.NDArray[np.int64] | None = None  # m: training rows that reached the node; None where nobody counted
 
     def __post_init__(self) -> None:
+        m = len(self.feature)
+        columns = (self.threshold, self.left, self.right, self.value, *(() if self.cover is None else (self.cover,)))
+        if any(len(column) != m for column in columns) or ((self.root < 0) | (self.root >= m)).any():
+            raise InvariantBroken("a tree's table has columns of different lengths, or a root that is not in it")
         inner = np.flatnonzero(self.feature != LEAF)
-        if (self.feature[inner] >= self.features).any() or (np.minimum(self.left, self.right)[inner] <= inner).any():
+        feature, children = self.feature[inner], np.stack((self.left[inner], self.right[inner]))
+        if ((feature < 0) | (feature >= self.features)).any() or ((children <= inner) | (children >= m)).any():
             raise InvariantBroken("a tree names a feature that is not there, or a child that stands before its parent")
 
     def leaves(self, numeric: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

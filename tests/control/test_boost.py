@@ -10,6 +10,7 @@ import pytest
 from streamapp.control.boost import BoostRecipe, approve_by_cost, boost, trees_of
 from streamapp.control.split import time_split
 from streamapp.control.tree_graph import tree_graph
+from streamapp.core.attribution import paths_of
 from streamapp.core.errors import ConfigError
 from streamapp.core.trees import LEAF, Trees
 from streamapp.core.vectorise import Inputs
@@ -48,6 +49,8 @@ def test_the_tables_and_the_file_give_lightgbms_margins_also_on_its_thresholds()
     wanted = booster.predict(rows, raw_score=True)
     assert np.abs(trees.margins(Inputs(rows, None))[:, 0] - wanted).max() <= 1e-12
     assert np.abs(onnx_margins(trees, rows) - wanted).max() <= 1e-12
+    exact = booster.predict(rows, pred_contrib=True)
+    assert paths_of(trees).bias == pytest.approx(exact[0, -1], abs=1e-9), "the base value of SHAP"
 
 
 def test_a_tree_of_one_leaf_can_be_written() -> None:

@@ -117,6 +117,9 @@ def test_a_version_is_written_that_can_serve_and_is_never_overwritten(file: Path
     assert len({example.logits for example in card.smoke}) > 1, "smoke examples take different ways through the trees"
     serving = load_serving(SPEC, tmp_path, b"test-key-of-16-b", load_model, lambda models, name: "7")
     assert serving.tiers[0].model is not None
+    told = card.metrics["attribution"]
+    assert told["base_difference"] < 1e-9, "paths and SHAP values start from one base"
+    assert told["sign_of_top_3"] > 0.8 and told["mean_abs_difference"] < 2 * told["mean_abs"]
     with pytest.raises(ModelRejected, match="immutable"):
         train_trees(SPEC, [file], tmp_path, load_model=load_model, recipe=RECIPE, version="7")
     assert sorted(path.name for path in (tmp_path / "payments").iterdir()) == ["7"]
