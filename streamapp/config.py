@@ -364,4 +364,6 @@ def load_pipeline(name_or_path: str) -> PipelineSpec:
         raise ConfigError(f"{path} cannot be read: {_reason(failure)}", "name a readable pipeline file") from failure
     except tomllib.TOMLDecodeError as wrong:
         raise ConfigError(f"{path} is not TOML: {wrong}", "correct the place it names") from wrong
-    return parse_spec(document, str(path), text)
+    from streamapp.core.ruling import check_ruling  # with all that computes features: only where a pipeline is loaded
+
+    return parse_spec(document, str(path), text, check_ruling)

@@ -93,7 +93,7 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     lap("state")
     features, ngrams = serving.features.measure(plan, read.profiles, np.hstack((remembered.values, shared.values)))
     lap("features")
-    hits = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
+    hits = evaluate(plan, features, serving)
     ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
     lap("rules")
     inputs = vectorise(features, ngrams, serving)
@@ -107,6 +107,11 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
         (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
     )  # fmt: skip
+
+
+def evaluate(plan: Plan, features: FeatureSet, serving: Serving) -> RuleHits:
+    """Takes a plan's rows and their features; gives which rules hit which rows."""
+    return serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
 
 
 def vectorise(features: FeatureSet, ngrams: Ngrams | None, serving: Serving) -> Inputs:

@@ -6,6 +6,7 @@ import hashlib
 import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,15 +17,18 @@ from streamapp import pipeline
 from streamapp.core.card import Card
 from streamapp.core.cascade import Tier
 from streamapp.core.decode import Decoder
+from streamapp.core.document import Mistakes
 from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
 from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.events import Plan, Segment
+from streamapp.core.examples import example_of, least_event
 from streamapp.core.explain import ModelReasons
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.formula import compile_formula
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
+from streamapp.core.ruling import vocabulary
 from streamapp.core.shared import SharedPlan, SharedRead, SharedState
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
@@ -65,9 +69,10 @@ def load_serving(
 
 def rehearse(serving: pipeline.Serving) -> None:
     """Runs the whole line over the examples of rules and cards, so that no event waits for a kernel to compile or a cache to fill."""
-    examples = [example for rule in serving.spec.rules for example in (rule.hit, rule.miss) if example is not None]
+    given = [one for rule in serving.spec.rules for one in (rule.hit, rule.miss) if one is not None]
+    examples = [example_of(one, serving.spec).event for one in given]
     examples += [smoke.event for tier in serving.tiers if tier.model is not None for smoke in tier.model.card.smoke]
-    least = _least_event(serving.spec)
+    least = least_event(serving.spec)
     odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
     events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
     outcome = pipeline.decide(pipeline.plan([segment_of(events)], serving), pipeline.Read(), [serving.state.new()], serving, 0, lambda: 0.0)
@@ -79,10 +84,10 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     state = StatePlan(spec)
     shared = SharedPlan(spec)
     features = FeaturePlan(spec, (*state.features, *shared.features))
-    types = {**spec.field_types(), **dict.fromkeys(features.names, "number")}
-    rules = compile_rules(spec.rules, types)
+    words = vocabulary(spec, features.definitions)
+    rules = compile_rules(spec.rules, words.types, lists=words.lists, domain=words.domain)
     tiers = tuple(
-        _formula_tier(spec, place, types) if one.expression is not None else _tier(spec, one.name, models[one.name])
+        _formula_tier(spec, place, words.types) if one.expression is not None else _tier(spec, one.name, models[one.name])
         for place, one in enumerate(spec.tiers)
         if one.expression is not None or one.name in models
     )
@@ -158,19 +163,31 @@ def measured(
 
 
 def check_examples(serving: pipeline.Serving) -> None:
-    """Runs each rule's own examples. Raises ConfigError when one that should hit misses, or the other way round."""
-    for place, rule in enumerate(serving.spec.rules):
-        for name, example, expected in (("hit", rule.hit, True), ("miss", rule.miss, False)):
-            if example is None:
+    """Runs each rule's own examples, each from an empty state. Raises ConfigError that names all that do not do what they should."""
+    spec, mistakes = serving.spec, Mistakes(f"pipeline {serving.spec.pipeline.name}")
+    for place, rule in enumerate(spec.rules):
+        for kind, given, expected in (("hit", rule.hit, True), ("miss", rule.miss, False)):
+            if given is None:
                 continue
-            plan = pipeline.plan([segment_of([{**_least_event(serving.spec), **example}], key=serving.spec.pipeline.key)], serving)
+            example, at = example_of(given, spec), f"rules[{place}].{kind}"
+            plan = pipeline.plan([segment_of([{**least_event(spec), **example.event}], key=spec.pipeline.key)], serving)
             if plan.rejects:
-                wrong = plan.rejects[0]
-                raise ConfigError(f"rules[{place}] {rule.code}: the {name} example is no event: {wrong.path}: {wrong.message}")
-            outcome = pipeline.decide(plan, pipeline.Read(), [serving.state.new()], serving, 0, lambda: 0.0)
-            if bool(serving.rules.hits_of(rule.code, outcome.hits)[0]) != expected:
+                mistakes.add(at, f"{rule.code}: the example is no event: {plan.rejects[0].path}: {plan.rejects[0].message}")
+                continue
+            measured_as, _, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving)
+            hits = pipeline.evaluate(plan, example_features(measured_as, example.features), serving)
+            if bool(serving.rules.hits_of(rule.code, hits)[0]) != expected:
                 does = "misses" if expected else "hits"
-                raise ConfigError(f"rules[{place}] {rule.code}: its {name} example {does}", f"change the example or `when = {rule.when!r}`")
+                mistakes.add(at, f"{rule.code}: this example {does}; change it or `when = {rule.when!r}`")
+    mistakes.raise_if_any()
+
+
+def example_features(features: FeatureSet, given: Mapping[str, float]) -> FeatureSet:
+    """Gives the features of one example's event with the values that the example states itself."""
+    values = features.values.copy(order="F")
+    for name, value in given.items():
+        values[:, features.names.index(name)] = value
+    return replace(features, values=values)
 
 
 def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key: str | None = None) -> Segment:
@@ -239,20 +256,6 @@ def _verdict_fields(spec: PipelineSpec, features: FeaturePlan) -> dict[str, str]
     if not {"event_id", "decision_id"} & set(wanted.values()):
         raise ConfigError("[verdict] fields names no id", "a verdict needs event_id or decision_id to be joined")
     return wanted
-
-
-def _least_event(spec: PipelineSpec) -> dict[str, Any]:
-    """The smallest event that is valid: examples name only the fields that matter to their rule."""
-    fills: dict[str, Any] = {
-        "id": "example",
-        "text": "example",
-        "string": "example",
-        "json": {},
-        "number": 1,
-        "integer": 1,
-        "boolean": False,
-    }
-    return {name: fills[field.type] for name, field in spec.event.fields.items() if field.required}
 
 
 def _digest(value: Any) -> str:

@@ -14,18 +14,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streamapp.core.errors import InvariantBroken
+
 Bools = npt.NDArray[np.bool_]
 
 #: Types of names. "private" is a string that may decide but is never quoted in a reason (ids, raw text).
 NUMBER, STRING, BOOLEAN, PRIVATE = "number", "string", "boolean", "private"
 
 
+def on_no_list(name: str, field: str) -> Bools:
+    """`listed` of columns that no condition asks about lists."""
+    raise InvariantBroken(f"a condition asks whether {field} is on list {name}, and nobody answers")
+
+
 class Columns:
     """The columns one micro-batch's rules look at, each fetched and converted once."""
 
-    def __init__(self, column: Callable[[str], Any], n: int) -> None:
-        """`column(name)` gives n values: an array, or a list with None where missing."""
-        self._column, self.n = column, n
+    def __init__(self, column: Callable[[str], Any], n: int, listed: Callable[[str, str], Bools] = on_no_list) -> None:
+        """`column(name)` gives n values: an array, or a list with None where missing; `listed(list, field)` where a value is on a list."""
+        self._column, self.n, self.listed = column, n, listed
         self._numbers: dict[str, npt.NDArray[np.float64]] = {}
         self._words: dict[str, list[str | None]] = {}
 
@@ -190,3 +197,15 @@ def words_in(run: Run, members: frozenset[str], leaf: Leaf) -> Condition:
         lambda columns: ~np.fromiter(map(listed_or_missing, run(columns)), np.bool_, columns.n),
         leaf,
     )
+
+
+def listed_in(operand: Operand, name: str) -> Condition:
+    """Gives the condition that a field's value is on the list `name`; of a missing value nothing is known."""
+    field = operand.name or ""
+
+    def absent(columns: Columns) -> Bools:
+        missing = np.fromiter((word is None for word in columns.words(field)), np.bool_, columns.n)
+        return ~(columns.listed(name, field) | missing)
+
+    leaf = leaf_of(operand, Operand(STRING, lambda _: name, constant=name))
+    return Condition(lambda columns: columns.listed(name, field), absent, leaf)

@@ -24,6 +24,7 @@ from streamapp.core.conditions import (
     joined,
     leaf_of,
     leafless,
+    listed_in,
     negated,
     same_numbers,
     same_words,
@@ -33,6 +34,8 @@ from streamapp.core.document import nearest
 
 #: Bounds of one condition: characters, nodes of its tree, depth of its tree.
 LENGTH_MAX, NODES_MAX, DEPTH_MAX = 2000, 300, 30
+
+NO_LISTS: Mapping[str, frozenset[str]] = {}
 
 
 class WrongExpression(Exception):
@@ -56,12 +59,24 @@ def parse_expression(text: str) -> ast.expr | str:
     return tree
 
 
-def compile_condition(text: str, types: Mapping[str, str]) -> Condition:
-    """Takes a condition's text and the types of the names it may use; gives the compiled condition, raises WrongExpression."""
+def compile_condition(text: str, types: Mapping[str, str], lists: Mapping[str, frozenset[str]] = NO_LISTS) -> Condition:
+    """Takes a condition's text, the types of the names it may use and the fields that each list may be asked about.
+
+    Gives the compiled condition, raises WrongExpression.
+    """
     tree = parse_expression(text)
     if isinstance(tree, str):
         raise WrongExpression(tree)
-    return _Compiler(types).condition(tree)
+    return _Compiler(types, lists).condition(tree)
+
+
+def constant_of(node: ast.expr) -> float | str | bool | None:
+    """Gives what an expression without names is, None where it is none of the language's constants."""
+    try:
+        constant: float | str | bool | None = _Compiler({}).operand(node).constant
+    except WrongExpression:
+        return None
+    return constant
 
 
 def _size(tree: ast.AST) -> tuple[int, int]:
@@ -95,8 +110,8 @@ _ORDER: Mapping[type[ast.cmpop], tuple[Callable[[Any, Any], Any], Callable[[Any,
 
 
 class _Compiler:
-    def __init__(self, types: Mapping[str, str]) -> None:
-        self._types = types
+    def __init__(self, types: Mapping[str, str], lists: Mapping[str, frozenset[str]] = NO_LISTS) -> None:
+        self._types, self._lists = types, lists
 
     def condition(self, node: ast.expr) -> Condition:
         if isinstance(node, ast.BoolOp):
@@ -105,8 +120,8 @@ class _Compiler:
             return negated(self.condition(node.operand))
         if isinstance(node, ast.Compare):
             return self._compare(node)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "missing":
-            return self._missing(node)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("missing", "in_list"):
+            return self._missing(node) if node.func.id == "missing" else self._in_list(node)
         operand = self.operand(node)
         if operand.kind != BOOLEAN:
             raise WrongExpression(f"`{ast.unparse(node)}` is a {operand.kind}, not a condition; compare it with something")
@@ -127,7 +142,7 @@ class _Compiler:
             return self._call(node)
         raise WrongExpression(
             f"`{ast.unparse(node)}` is not part of the language; use comparisons, and/or/not, + - * / %, in [...], "
-            "missing, abs, exp, log, sqrt, min, max"
+            "missing, in_list, abs, exp, log, sqrt, min, max"
         )
 
     def _name(self, name: str) -> Operand:
@@ -162,7 +177,7 @@ class _Compiler:
             "min": (np.minimum, 2), "max": (np.maximum, 2),
         }  # fmt: skip
         if name not in known:
-            raise WrongExpression(f"`{name}` is no function of the language{nearest(name, [*known, 'missing'])}")
+            raise WrongExpression(f"`{name}` is no function of the language{nearest(name, [*known, 'missing', 'in_list'])}")
         operation, least = known[name]
         arguments = [self._number(argument) for argument in node.args]
         if node.keywords or len(arguments) < least or (least == 1 and len(arguments) > 1):
@@ -181,6 +196,17 @@ class _Compiler:
         if self._name(name).kind in (STRING, PRIVATE):
             return leafless(lambda columns: np.fromiter((word is None for word in columns.words(name)), np.bool_, columns.n))
         return leafless(lambda columns: np.isnan(columns.numbers(name)))
+
+    def _in_list(self, node: ast.Call) -> Condition:
+        field, listed = node.args if len(node.args) == 2 else (None, None)
+        if node.keywords or not isinstance(field, ast.Name) or not isinstance(listed, ast.Constant) or not isinstance(listed.value, str):
+            raise WrongExpression('`in_list` takes a field and the name of a list, like in_list(ip, "blocked_addresses")')
+        name, one = listed.value, self._name(field.id)
+        if name not in self._lists:
+            raise WrongExpression(f"`{name}` is no list; declare [lists.{name}]{nearest(name, self._lists)}")
+        if field.id not in self._lists[name]:
+            raise WrongExpression(f"list `{name}` cannot be asked about `{field.id}`{nearest(field.id, self._lists[name])}")
+        return listed_in(one, name)
 
     def _compare(self, node: ast.Compare) -> Condition:
         sides = [node.left, *node.comparators]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import repeat
@@ -14,15 +14,19 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.conditions import PRIVATE, Columns, Condition
+from streamapp.core.conditions import PRIVATE, Bools, Columns, Condition, on_no_list
 from streamapp.core.document import Mistakes, nearest
 from streamapp.core.explain import Reason
-from streamapp.core.expressions import WrongExpression, compile_condition
+from streamapp.core.expressions import NO_LISTS, WrongExpression, compile_condition
+from streamapp.core.implied import Domain, Meaning, meaning_of
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.spec import RuleSpec
 
 #: Raised whenever the same condition may hit other rows than before; part of Rules.version.
 LANGUAGE_VERSION = 1
+
+#: Nothing is known of any name.
+NOTHING_KNOWN = Domain()
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
 
@@ -88,12 +92,12 @@ class Rules:
         deciding = [(one.code, one.when, one.route, one.decides, one.text, one.mode) for one in (rule.spec for rule in live + shadow)]
         self.version = sha256(msgspec.json.encode((LANGUAGE_VERSION, deciding))).hexdigest()
 
-    def evaluate(self, column: Callable[[str], Any], n: int) -> RuleHits:
+    def evaluate(self, column: Callable[[str], Any], n: int, listed: Callable[[str, str], Bools] = on_no_list) -> RuleHits:
         """Takes the columns of n rows by name (arrays, or lists with None where missing); gives which rules certainly hit which rows.
 
-        Law: a row's hits depend on that row's values only.
+        `listed(list, field)` says where a field's value is on a list. Law: a row's hits depend on that row's values only.
         """
-        columns = Columns(column, n)
+        columns = Columns(column, n, listed)
         with np.errstate(all="ignore"):  # overflow is inf and compares as such; what cannot be computed is missing
             return RuleHits(_table(self._live_tests, columns), _table(self._shadow_tests, columns), columns)
 
@@ -118,38 +122,94 @@ class Rules:
 
 
 def compile_rules(
-    rules: Sequence[RuleSpec], types: Mapping[str, str], source: str = "rules", lines: Mapping[str, int] | None = None
+    rules: Sequence[RuleSpec],
+    types: Mapping[str, str],
+    source: str = "rules",
+    lines: Mapping[str, int] | None = None,
+    *,
+    lists: Mapping[str, frozenset[str]] = NO_LISTS,
+    domain: Domain = NOTHING_KNOWN,
 ) -> Rules:
     """Takes rules and the types of the features and fields they may name ("number", "boolean", "string", "private").
 
+    `lists` says which fields each list may be asked about, `domain` what is known of the names before any event.
     A "private" string may decide but is never quoted. Raises ConfigError that lists every mistake of every rule.
     """
     mistakes = Mistakes(source, lines or {})
+    compiled = check_rules(rules, types, mistakes, lists=lists, domain=domain)
+    mistakes.raise_if_any()
+    return Rules(compiled)
+
+
+def check_rules(
+    rules: Sequence[RuleSpec],
+    types: Mapping[str, str],
+    mistakes: Mistakes,
+    *,
+    lists: Mapping[str, frozenset[str]] = NO_LISTS,
+    domain: Domain = NOTHING_KNOWN,
+    skip: Collection[int] = (),
+) -> list[_Compiled]:
+    """Compiles every rule but those at the places in `skip`, noting what is wrong with them; cost grows with the square of their number."""
     compiled: list[_Compiled] = []
+    meanings: list[tuple[int, RuleSpec, Meaning]] = []
     for place, rule in enumerate(rules):
-        slots = tuple(_SLOT.findall(rule.text))
+        if place in skip:
+            continue
         try:
-            condition = compile_condition(rule.when, types)
+            condition = compile_condition(rule.when, types, lists)
         except WrongExpression as wrong:
             mistakes.add(f"rules[{place}].when", f"{rule.code}: {wrong}")
         else:
-            compiled.append(_Compiled(rule, condition, slots))
-            if not condition.telling() and {"value", "limit"} & set(slots):
+            compiled.append(_Compiled(rule, condition, tuple(_SLOT.findall(rule.text))))
+            meaning = meaning_of(rule.when, types, domain)
+            if meaning.never():
+                mistakes.add(
+                    f"rules[{place}].when", f"{rule.code}: can never be true; its parts exclude one another, or the bounds of a name"
+                )
+            elif meaning.always():
+                mistakes.add(f"rules[{place}].when", f"{rule.code}: is true of every event; narrow it, or set thresholds.default_route")
+            else:
+                meanings.append((place, rule, meaning))
+            if not condition.telling() and {"value", "limit"} & set(compiled[-1].slots):
                 mistakes.add(
                     f"rules[{place}].text", f"{rule.code}: `when` compares nothing that may be quoted; leave out {{value}} and {{limit}}"
                 )
-        if re.search(r"[{}]", _SLOT.sub("", rule.text)):
-            mistakes.add(f"rules[{place}].text", f"{rule.code}: has a lone brace; slots are {{value}}, {{limit}} or a name")
-        for slot in slots:
-            if slot not in ("value", "limit") and types.get(slot, PRIVATE) == PRIVATE:
-                why = (
-                    "is private and is never quoted"
-                    if slot in types
-                    else f"is no feature or field{nearest(slot, [*types, 'value', 'limit'])}"
-                )
-                mistakes.add(f"rules[{place}].text", f"{rule.code}: `{{{slot}}}` {why}")
-    mistakes.raise_if_any()
-    return Rules(compiled)
+        _check_sentence(place, rule, types, mistakes)
+    _check_reach(meanings, mistakes)
+    return compiled
+
+
+def _check_sentence(place: int, rule: RuleSpec, types: Mapping[str, str], mistakes: Mistakes) -> None:
+    if re.search(r"[{}]", _SLOT.sub("", rule.text)):
+        mistakes.add(f"rules[{place}].text", f"{rule.code}: has a lone brace; slots are {{value}}, {{limit}} or a name")
+    for slot in _SLOT.findall(rule.text):
+        if slot not in ("value", "limit") and types.get(slot, PRIVATE) == PRIVATE:
+            why = (
+                "is private and is never quoted" if slot in types else f"is no feature or field{nearest(slot, [*types, 'value', 'limit'])}"
+            )
+            mistakes.add(f"rules[{place}].text", f"{rule.code}: `{{{slot}}}` {why}")
+
+
+def _check_reach(meanings: Sequence[tuple[int, RuleSpec, Meaning]], mistakes: Mistakes) -> None:
+    """Notes every rule in whose place another one decides whenever it hits."""
+    live = [one for one in meanings if one[1].mode == "live"]
+    for place, rule, meaning in meanings:
+        over = next((o for o in live if o[0] != place and _outranks(o[0], o[1], place, rule) and meaning.implies(o[2])), None)
+        if over is not None:
+            mistakes.add(
+                f"rules[{place}].when",
+                f"{rule.code}: never decides, because rules[{over[0]}] `{over[1].code}` hits wherever it does and goes before it; "
+                "remove it, move it up, or narrow the other one",
+            )
+
+
+def _outranks(place: int, rule: RuleSpec, other_place: int, other: RuleSpec) -> bool:
+    """Says whether a rule decides where another one hits too: those that always decide first, then the strictest, then the first."""
+    if rule.decides != other.decides:
+        return rule.decides == "always"
+    strictness = ROUTE_NAMES.index(rule.route) - ROUTE_NAMES.index(other.route)
+    return strictness > 0 or (strictness == 0 and place < other_place)
 
 
 def _table(tests: Sequence[Callable[[Columns], npt.NDArray[np.bool_]]], columns: Columns) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -112,8 +112,21 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
     text: Text
     mode: Literal["live", "shadow", "draft"] = "live"
     owner: str = ""
-    hit: dict[str, Any] | None = None  #    an example event the rule hits
+    hit: dict[str, Any] | None = None  #    an example event the rule hits; also { features = {...}, lists = {...} }, see core.examples
     miss: dict[str, Any] | None = None
+
+
+class ListSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One list that people keep on the lists topic: who or what is on it decides (`deny`, `allow`), or rules ask about it."""
+
+    kind: Literal["values", "words", "content"] = "values"  # ids and strings; words and phrases of a text; whole texts, as hashes
+    effect: Literal["deny", "allow", "rules"] = "rules"
+    fields: tuple[Text, ...] = ()  #             looked up for every event; a list that only rules ask about needs none
+    route: Literal["review", "block"] = "block"  # of what is denied
+    text: Text | None = None  #                  the sentence that tells people why; slots are {list}, {match} and {owner}
+    owner: str = ""  #                           who keeps it, where an entry does not say
+    similarity: Annotated[float, Meta(ge=0.5, le=1.0)] = 0.8  # of texts: the share of character 4-grams that two must have in common
+    entries: tuple[Text, ...] = ()  #            always on it, whatever the topic says
 
 
 class TierSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +209,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     state: StateSection = StateSection()
     vector: VectorSection = VectorSection()
     rules: tuple[RuleSpec, ...] = ()
+    lists: dict[str, ListSpec] = {}
     tiers: tuple[TierSpec, ...] = ()
     thresholds: ThresholdsSection = ThresholdsSection()
     drift: DriftSection = DriftSection()
@@ -214,10 +228,14 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
         return {"tenant": "string", "event_id": "string"} | declared
 
 
-def parse_spec(document: Mapping[str, Any], source: str, text: str = "") -> PipelineSpec:
+Check = Callable[["PipelineSpec", Mistakes], None]
+
+
+def parse_spec(document: Mapping[str, Any], source: str, text: str = "", more: Check | None = None) -> PipelineSpec:
     """Takes a parsed pipeline file, its name and, for line numbers, its text; gives the spec.
 
-    Raises ConfigError that lists every mistake with its line, key and fix.
+    `more` looks at what could be read, even where something else is wrong. Raises ConfigError that lists every mistake with its line, key
+    and fix.
     """
     mistakes = Mistakes(source, key_lines(text))
     # Checks across sections run on what could be read (None where it could not), so that one slip of the pen does not hide the others.
@@ -235,6 +253,8 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "") -> Pipe
             _check_key(spec.pipeline, fields, mistakes)
         _check_features(spec, mistakes)
         _check_state(spec, fields, mistakes)
+        if more is not None:
+            more(spec, mistakes)
     mistakes.raise_if_any()
     return spec
 

@@ -54,6 +54,8 @@ when = "user_1h_count >= 4"
 route = "review"
 decides = "always"
 text = "many events"
+hit = { features = { user_1h_count = 4 } }
+miss = { features = { user_1h_count = 3 } }
 
 [thresholds]
 default_route = "approve"

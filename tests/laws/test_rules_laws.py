@@ -8,8 +8,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 
+from streamapp.core.implied import Domain, Range, meaning_of
 from streamapp.core.rules import compile_rules
 from streamapp.core.spec import RuleSpec
 
@@ -122,6 +123,8 @@ def compared(op: ast.cmpop, left_node: ast.expr, right_node: ast.expr, row: Row)
 
 
 def hits(when: str, given_rows: list[Row]) -> list[bool]:
+    if meaning_of(when, TYPES, Domain()).never():  # such a rule is refused, and must not hit
+        return [False] * len(given_rows)
     rules = compile_rules([RuleSpec(code="r", when=when, route="review", text="why")], TYPES)
     found = rules.evaluate(lambda name: [row[name] for row in given_rows], len(given_rows))
     assert [bool(rules.reasons(found, place)) for place in range(len(given_rows))] == found.hit[:, 0].tolist()
@@ -133,6 +136,32 @@ def hits(when: str, given_rows: list[Row]) -> list[bool]:
 def test_columns_decide_as_one_would_row_by_row(when: str, given_rows: list[Row]) -> None:
     tree = ast.parse(when, mode="eval").body
     assert hits(when, given_rows) == [truth(tree, row) is True for row in given_rows]
+
+
+narrowed = st.builds(lambda one, other: (f"({one}) and ({other})", one), conditions, conditions)
+widened = st.builds(lambda one, other: (one, f"({other}) or ({one})"), conditions, conditions)
+
+
+@given(st.one_of(narrowed, widened, st.tuples(conditions, conditions), st.tuples(leaves, leaves)), rows)
+@settings(max_examples=150, deadline=None)
+def test_a_condition_that_implies_another_one_never_hits_alone(pair: tuple[str, str], given_rows: list[Row]) -> None:
+    one, other = (meaning_of(when, TYPES, Domain()) for when in pair)
+    claimed = one.implies(other)
+    event(f"claimed: {claimed}")
+    if claimed:
+        narrow, wide = ([truth(ast.parse(when, mode="eval").body, row) is True for row in given_rows] for when in pair)
+        assert all(w for n, w in zip(narrow, wide, strict=True) if n)
+
+
+@given(conditions, rows)
+@settings(max_examples=100, deadline=None)
+def test_a_condition_that_is_always_true_is_true_of_every_row(when: str, given_rows: list[Row]) -> None:
+    present = frozenset(name for name in TYPES if all(row[name] is not None for row in given_rows))
+    known = Domain({"a": Range(-1.5, 3.5), "b": Range(-2.0, 4.0)}, present)
+    meaning, tree = meaning_of(when, TYPES, known), ast.parse(when, mode="eval").body
+    found = [truth(tree, row) is True for row in given_rows]
+    assert all(found) or not meaning.always()
+    assert not any(found) or not meaning.never()
 
 
 @given(conditions, rows)
