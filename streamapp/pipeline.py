@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from streamapp.core.encode import VerdictEncoder, Versions
 from streamapp.core.events import Plan, Segment
 from streamapp.core.explain import ModelReasons, Reason, reason_of_last_resort
 from streamapp.core.features import FeatureSet
-from streamapp.core.features.plan import FeaturePlan
+from streamapp.core.features.plan import FeaturePlan, Texts
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
@@ -60,9 +59,11 @@ class Serving:
 class Read:
     """What prefetch brought for a plan's keys; empty where nothing is configured."""
 
-    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    profiles: npt.NDArray[np.float64] | None = None  #  n x features.profiles.columns, NaN where not known; None: none were read
     degraded: tuple[cascade.Degraded, ...] = ()
-    shared: SharedRead | None = None  #  windows of entities that cross partitions; None: all of them are missing
+    shared: SharedRead | None = None  #                windows of entities that cross partitions; None: all of them are missing
+    texts: Texts | None = None  #                       what was read of the texts meanwhile
+    texts_ms: float = 0.0
 
 
 def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
@@ -91,8 +92,9 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     shared = serving.shared.answer(len(plan), remembered, read.shared)
     plan.flags |= remembered.flags | shared.flags
     lap("state")
-    features, ngrams = serving.features.measure(plan, read.profiles, np.hstack((remembered.values, shared.values)))
+    features, ngrams = serving.features.measure(plan, read.profiles, np.hstack((remembered.values, shared.values)), read.texts)
     lap("features")
+    stage_ms["features"] += read.texts_ms
     hits = evaluate(plan, features, serving)
     ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
     lap("rules")

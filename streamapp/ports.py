@@ -12,11 +12,13 @@ from streamapp.core.card import Calibration, Card
 from streamapp.core.events import Segment
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
+from streamapp.core.profiles import Part, ProfileRead
 from streamapp.core.shared import Asks, SharedEntries, SharedRead
 from streamapp.core.vectorise import Contributions, Inputs
 from streamapp.core.windows_partition import PartitionState
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 #: Next offset of each output (topic, partition) after a micro-batch, of those it was sent to.
 Outputs = Mapping[tuple[str, int], int]
 
@@ -68,8 +70,28 @@ class SharedWindows(Protocol):
 
 
 class Profiles(Protocol):
-    """User features by entity key; one round trip per micro-batch."""
+    """User features by entity key; one round trip per micro-batch, which is under way while the texts are looked at."""
 
-    async def fetch(self, keys: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Takes unique keys; gives what is known (absent keys are unknown entities)."""
+    async def ask(self, keys: Sequence[str]) -> Any:
+        """Takes the entity of each of n rows; asks for what is not known in the process, and waits for nothing. Gives a question."""
+        ...
+
+    async def answer(self, question: Any) -> ProfileRead:
+        """Gives what is known of the n rows, waiting no longer than the deadline; what could not be read is named in `degraded`."""
+        ...
+
+
+class ProfileStore(Protocol):
+    """Where profiles are kept; the side of the batch job that writes them."""
+
+    async def write(self, part: Part, keys: Sequence[str], values: Float64, updated_ms: Int64, ttl_s: float) -> None:
+        """Puts the values [n, columns] of n entities; they are gone after `ttl_s`, each a little sooner or later than the others."""
+        ...
+
+    async def loaded(self, now_ms: int, ttl_s: float) -> None:
+        """Notes that a whole load came to its end: the freshness of the store."""
+        ...
+
+    async def find(self, part: Part, key: str) -> bytes | None:
+        """Gives the value of one entity as it is stored."""
         ...

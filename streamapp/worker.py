@@ -23,9 +23,9 @@ from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import SharedEntries, SharedPlan
-from streamapp.ports import Journal, Outputs, SharedWindows
+from streamapp.ports import Journal, Outputs, Profiles, SharedWindows
 
-Prefetch = Callable[[Plan], Awaitable[pipeline.Read]]
+Prefetch = Callable[[Plan, pipeline.Serving], Awaitable[pipeline.Read]]
 #: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
 Share = Callable[[Mapping[str, SharedEntries]], Awaitable[None]]
 #: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
@@ -43,12 +43,24 @@ async def tell_nobody(written: Mapping[str, SharedEntries]) -> None:
     """Share of a pipeline in which no entity crosses partitions."""
 
 
-def reading(plan: SharedPlan, windows: SharedWindows) -> Prefetch:
-    """Gives the prefetch that brings the worker's copy of the shared windows up to date: one round trip per micro-batch."""
+def reading(plan: SharedPlan, windows: SharedWindows, profiles: Profiles | None = None) -> Prefetch:
+    """Gives the prefetch of a pipeline: profiles are asked for first and awaited last; the texts are read while they are on their way.
 
-    async def prefetch(one: Plan) -> pipeline.Read:
-        brought = await windows.read(plan.asks(one))
-        return pipeline.Read(degraded=brought.degraded, shared=brought)
+    One round trip per micro-batch for the profiles that the process does not know, one to bring its copy of the shared windows up to date.
+    """
+
+    async def prefetch(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
+        if profiles is None:
+            brought = await windows.read(plan.asks(one))
+            return pipeline.Read(degraded=brought.degraded, shared=brought)
+        question = await profiles.ask(one.column(serving.spec.pipeline.key))
+        began = time.perf_counter()
+        texts = serving.features.read_texts(one)
+        texts_ms = round((time.perf_counter() - began) * 1e3, 3)
+        shared = await windows.read(plan.asks(one)) if plan.stores else None
+        known = await profiles.answer(question)
+        degraded = known.degraded if shared is None else (*known.degraded, *shared.degraded)
+        return pipeline.Read(known.values, degraded, shared, texts, texts_ms)
 
     return prefetch
 
@@ -95,7 +107,7 @@ class Line:
         while plan is None or (owned := batch.only_owned()) is not batch:  # 1
             batch = batch.only_owned() if plan is None else owned
             plan = pipeline.plan(batch.segments, serving)  # 2
-            read = await self._prefetch(plan)
+            read = await self._prefetch(plan, serving)
             await self._journal.ready()  # either may take long enough for a rebalance, so ask again; from here to `emit` nothing waits
         if not len(batch):
             return

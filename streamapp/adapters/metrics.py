@@ -51,6 +51,7 @@ DEFINITIONS: Mapping[str, Definition] = {
     "streamapp_feature_missing_total": Definition("counter", "Feature values that were missing and took their default.", ("feature",)),
     "streamapp_feature_clipped_total": Definition("counter", "Feature values that were out of bounds and clipped.", ("feature",)),
     "streamapp_feature_age_seconds": Definition("gauge", "Age of the newest values of a feature set.", ("feature_set",)),
+    "streamapp_profile_rows_total": Definition("counter", "Rows whose profile came from the process or had to be asked for.", ("source",)),
     "streamapp_misplaced_keys_total": Definition("counter", "Keys that lie where the default partitioner would not have put them."),
     "streamapp_lag_records": Definition("gauge", "Records of an owned partition that are not settled yet.", ("partition",)),
     "streamapp_lag_seconds": Definition("gauge", "Age of the oldest record of an owned partition that is not settled yet.", ("partition",)),

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from streamapp import pipeline
 from streamapp.adapters.models import latest_version, load_model
 from streamapp.adapters.probes import Probes
+from streamapp.adapters.profiles_redis import Keeping, RedisProfiles
 from streamapp.adapters.shared_memory import MemoryShared
 from streamapp.adapters.shared_redis import RedisShared
 from streamapp.bus.app import build_app, run
@@ -71,7 +72,9 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
         watch.recovery = Recovery(Group(app), journal, delivery, topics, lambda: log_reader(settings.bootstrap, client), watch.loads)
         app.partition_listener = watch.recovery
         shared = shared_windows(settings, serving, namespace)
-        prefetch = reading(serving.shared, shared) if serving.shared.stores else nothing_to_read
+        profiles = known_profiles(settings, serving, namespace)
+        watch.profiles = profiles
+        prefetch = reading(serving.shared, shared, profiles) if serving.shared.stores or profiles else nothing_to_read
         line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point())
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
@@ -83,6 +86,8 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
             beating.cancel()
             await watch.finish()
         await shared.close()
+        if profiles is not None:
+            await profiles.close()
 
 
 def _fail_point() -> Reached:
@@ -115,7 +120,16 @@ def shared_windows(settings: Settings, serving: pipeline.Serving, namespace: str
     return MemoryShared(serving.shared)
 
 
-async def nothing_to_read(plan: Plan) -> pipeline.Read:
+def known_profiles(settings: Settings, serving: pipeline.Serving, namespace: str) -> RedisProfiles | None:
+    """Gives the way to the profiles that the pipeline declares features of; None where it declares none, or there is no store."""
+    url = settings.profiles_redis or settings.redis
+    if not (url and serving.features.profiles.parts):
+        return None
+    keeping = Keeping(settings.profiles_ttl_s, settings.profiles_unknown_ttl_s, settings.profiles_stale_s, settings.profiles_kept)
+    return RedisProfiles(serving.features.profiles, url, namespace, settings.redis_deadline_ms, keeping)
+
+
+async def nothing_to_read(plan: Plan, serving: pipeline.Serving) -> pipeline.Read:
     """Prefetch of a pipeline without a profile store: all profile features are missing, and say so."""
     return pipeline.Read()
 

@@ -158,7 +158,7 @@ def measured(
     """Gives the features that `decide` would decide by, and moves the states as it would: for whoever wants no verdict."""
     remembered = serving.state.advance(plan, states)
     answered = serving.shared.answer(len(plan), remembered, SharedRead(serving.shared.asks(plan), shared))
-    features, ngrams = serving.features.measure(plan, {}, np.hstack((remembered.values, answered.values)))
+    features, ngrams = serving.features.measure(plan, None, np.hstack((remembered.values, answered.values)))
     return features, ngrams, remembered
 
 
