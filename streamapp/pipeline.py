@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core import cascade
+from streamapp.core.costs import Costs
 from streamapp.core.decode import Decoder
 from streamapp.core.encode import VerdictEncoder, Versions
 from streamapp.core.events import Plan, Segment
@@ -48,6 +49,7 @@ class Serving:
     default_route: int
     numeric: npt.NDArray[np.intp]  #               feature columns that enter the models, in the cards' order
     explains: bool = True  #                       whether reasons are told; False where no output carries them
+    costs: Costs | None = None  #                  where a cut goes by cost
 
     @property
     def models(self) -> tuple[cascade.Scorer, ...]:
@@ -99,7 +101,9 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
     lap("rules")
     inputs = vectorise(features, ngrams, serving)
-    scores = cascade.score(inputs, serving.tiers, (ruled < 0) & ~remembered.duplicate, hits.columns)
+    prices = None if serving.costs is None else serving.costs.prices(hits.columns, plan.tenant)
+    cheapest = None if prices is None else prices.cuts()
+    scores = cascade.score(inputs, serving.tiers, (ruled < 0) & ~remembered.duplicate, hits.columns, cheapest)
     lap("score")
     route, decided_by = combine(hits, ruled, scores, serving)
     serving.state.settle(remembered, route, decided_by, scores.score, serving.code)

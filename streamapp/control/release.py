@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 
 from streamapp import pipeline
-from streamapp.core.card import Card
+from streamapp.core.card import Card, Threshold
 from streamapp.core.cascade import Tier
+from streamapp.core.costs import Costs
 from streamapp.core.decode import Decoder
 from streamapp.core.document import Mistakes
 from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
@@ -97,7 +98,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     formulas = [(tier.name, tier.formula.text) for tier in tiers if tier.formula is not None]
     scaler = cards[0].scaler if cards else None
     deciders = (pipeline.RULE, *(tier.name for tier in tiers), pipeline.DEFAULT)
-    cuts = {tier.name: [tier.approve_below, tier.block_from] for tier in tiers}
+    cuts = {tier.name: [tier.approve_below, tier.block_from, tier.by_cost, tier.base_rates, spec.costs] for tier in tiers}
     versions = Versions(
         release=_digest(
             [spec, features.hash, rules.version, [(card.name, card.version, card.onnx_sha256) for card in cards], cuts, *formulas]
@@ -136,6 +137,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         encoder=encoder,
         versions=versions,
         numeric=features.places(scaler.names if scaler else ()),
+        costs=None if spec.costs is None else Costs(spec.costs),
         explains="reasons" in _verdict_fields(spec, features).values(),
     )
 
@@ -200,20 +202,31 @@ def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key
 
 def _tier(spec: PipelineSpec, name: str, model: Model) -> Tier:
     card, cuts = model.card, spec.thresholds
-    approve = card.approve.value if cuts.approve == "card" else cuts.approve
-    block = card.block.value if cuts.block == "card" else cuts.block
+    approve, block = _fixed(cuts.approve, card.approve), _fixed(cuts.block, card.block)
+    base_rates = None
+    if cuts.base_rate is not None:
+        if card.base_rate is None:
+            raise ModelRejected(f"tier {name}: the card says no base_rate, so `thresholds.base_rate` cannot move it", "train a new version")
+        base_rates = card.base_rate, cuts.base_rate
     if approve is not None and block is not None and approve > block:
         raise ModelRejected(
             f"tier {name}: approve below {approve:g} lies above block from {block:g}", "set [thresholds] in the pipeline file"
         )
-    return Tier(name, model, approve, block)
+    return Tier(name, model, approve, block, by_cost=(cuts.approve == "cost", cuts.block == "cost"), base_rates=base_rates)
+
+
+def _fixed(cut: str | float, promise: Threshold) -> float | None:
+    """The number for all rows; None where a promise is not reachable, and where costs say it row by row."""
+    if isinstance(cut, str):
+        return promise.value if cut == "card" else None
+    return cut
 
 
 def _formula_tier(spec: PipelineSpec, place: int, types: Mapping[str, str]) -> Tier:
     tier, cuts = spec.tiers[place], spec.thresholds
     formula = compile_formula(tier.expression or "", types, f"tiers[{place}].expression")
-    approve, block = (None if cut == "card" else cut for cut in (cuts.approve, cuts.block))
-    return Tier(tier.name, None, approve, block, formula)
+    approve, block = (None if isinstance(cut, str) else cut for cut in (cuts.approve, cuts.block))
+    return Tier(tier.name, None, approve, block, formula, (cuts.approve == "cost", cuts.block == "cost"))
 
 
 def _check_tiers(tiers: Sequence[Tier], features: FeaturePlan) -> None:

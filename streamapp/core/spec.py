@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from streamapp.core.costs import CostsSection, check_costs
 from streamapp.core.document import Mistakes, key_lines, nearest, read
 from streamapp.core.errors import ConfigError
 from streamapp.core.expressions import parse_expression
@@ -142,10 +143,11 @@ Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
 class ThresholdsSection(msgspec.Struct, frozen=True, kw_only=True):
-    """Probability cuts: the card's promise or a number; and the route when neither a rule nor a model decides."""
+    """Probability cuts: the card's promise, a number, or what `[costs]` makes cheapest; and the route when nothing else decides."""
 
-    block: Literal["card"] | Probability = "card"
-    approve: Literal["card"] | Probability = "card"
+    block: Literal["card", "cost"] | Probability = "card"
+    approve: Literal["card", "cost"] | Probability = "card"
+    base_rate: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None  # share of positives now, where it is no longer the card's
     default_route: RouteName = "review"
 
 
@@ -212,6 +214,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     lists: dict[str, ListSpec] = {}
     tiers: tuple[TierSpec, ...] = ()
     thresholds: ThresholdsSection = ThresholdsSection()
+    costs: CostsSection | None = None
     drift: DriftSection = DriftSection()
     verdict: VerdictSection = VerdictSection()
     topics: TopicsSection = TopicsSection()
@@ -247,6 +250,8 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "", more: C
         _check_time(spec.event, fields, mistakes)
     _check_tiers(spec, mistakes)
     _check_rules(spec.rules, mistakes)
+    by_cost = "cost" in (spec.thresholds.block, spec.thresholds.approve)
+    check_costs(spec.costs, by_cost, [name for name, one in fields.items() if one.type in ("number", "integer")], mistakes)
     _check_routes(spec.thresholds, spec.tiers, spec.topics, mistakes)
     if fields:
         if partial.pipeline is not None and partial.pipeline.key is not None:
