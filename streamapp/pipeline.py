@@ -16,6 +16,7 @@ from streamapp.core.events import Plan, Segment
 from streamapp.core.explain import ModelReasons, Reason, reason_of_last_resort
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan, Texts
+from streamapp.core.labels import LabelPlan, LabelRead
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
@@ -39,6 +40,7 @@ class Serving:
     decoder: Decoder
     state: StatePlan
     shared: SharedPlan
+    labels: LabelPlan
     features: FeaturePlan
     rules: Rules
     tiers: tuple[cascade.Tier, ...]
@@ -66,6 +68,7 @@ class Read:
     shared: SharedRead | None = None  #                windows of entities that cross partitions; None: all of them are missing
     texts: Texts | None = None  #                       what was read of the texts meanwhile
     texts_ms: float = 0.0
+    labels: LabelRead | None = None  #                  what turned out to be true; None: nothing is known
 
 
 def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
@@ -77,7 +80,7 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     """Takes a plan, what was read for it and the state of each segment's partition; gives one verdict per event.
 
     Deterministic but for `now_ms` and the stage times; `states` and the copy in `read.shared` move past the plan's rows in place;
-    `Outcome.steps` and `Outcome.shared` are those deltas.
+    `Outcome.steps` and `Outcome.shared` are those deltas. What labels said before this plan moves nothing but how far it reaches back.
     Law: however a stream is cut into plans, routes and features are equal and scores agree within 1e-6.
     `clock` gives seconds and is used for the stage times only.
     """
@@ -93,8 +96,13 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     remembered = serving.state.advance(plan, states)
     shared = serving.shared.answer(len(plan), remembered, read.shared)
     plan.flags |= remembered.flags | shared.flags
+    windows = [remembered.values, shared.values]
+    if serving.labels.stores:
+        known = serving.labels.answer(plan, remembered, read.labels, read.shared)
+        plan.flags |= known.flags
+        windows.append(known.values)
     lap("state")
-    features, ngrams = serving.features.measure(plan, read.profiles, np.hstack((remembered.values, shared.values)), read.texts)
+    features, ngrams = serving.features.measure(plan, read.profiles, np.hstack(windows), read.texts)
     lap("features")
     stage_ms["features"] += read.texts_ms
     hits = evaluate(plan, features, serving)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from streamapp.core.card import Calibration, Card
 from streamapp.core.events import Segment
 from streamapp.core.journal import Release
+from streamapp.core.labels import LabelRead
 from streamapp.core.outcome import Outcome
 from streamapp.core.profiles import Part, ProfileRead
 from streamapp.core.shared import Asks, SharedEntries, SharedRead
@@ -66,6 +67,14 @@ class SharedWindows(Protocol):
 
     async def write(self, written: Mapping[str, SharedEntries]) -> None:
         """Takes what the rows of an acknowledged outcome wrote, by store; idempotent by event id."""
+        ...
+
+
+class KnownLabels(Protocol):
+    """The worker's copy of what turned out to be true; it moves between two micro-batches, never in one."""
+
+    def read(self) -> LabelRead:
+        """Gives the copy, and what is wrong with it in `degraded`. Takes no time."""
         ...
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from streamapp import pipeline
@@ -23,7 +24,7 @@ from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import SharedEntries, SharedPlan
-from streamapp.ports import Journal, Outputs, Profiles, SharedWindows
+from streamapp.ports import Journal, KnownLabels, Outputs, Profiles, SharedWindows
 
 Prefetch = Callable[[Plan, pipeline.Serving], Awaitable[pipeline.Read]]
 #: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
@@ -63,6 +64,16 @@ def reading(plan: SharedPlan, windows: SharedWindows, profiles: Profiles | None 
         return pipeline.Read(known.values, degraded, shared, texts, texts_ms)
 
     return prefetch
+
+
+def knowing(prefetch: Prefetch, labels: KnownLabels) -> Prefetch:
+    """Gives the prefetch that adds what turned out to be true, as far as this worker knows when the micro-batch is decided."""
+
+    async def both(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
+        read, known = await prefetch(one, serving), labels.read()
+        return replace(read, labels=known, degraded=(*read.degraded, *known.degraded))
+
+    return both
 
 
 class InFlight(NamedTuple):

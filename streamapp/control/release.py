@@ -27,6 +27,7 @@ from streamapp.core.explain import ModelReasons
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.formula import compile_formula
+from streamapp.core.labels import LabelPlan, LabelRead, LabelState
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
 from streamapp.core.ruling import vocabulary
@@ -84,7 +85,8 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     """Takes the models by tier name (a tier without one is left out); gives the frozen bundle. Raises ConfigError, ModelRejected."""
     state = StatePlan(spec)
     shared = SharedPlan(spec)
-    features = FeaturePlan(spec, (*state.features, *shared.features))
+    labels = LabelPlan(spec)
+    features = FeaturePlan(spec, (*state.features, *shared.features, *labels.features))
     words = vocabulary(spec, features.definitions)
     rules = compile_rules(spec.rules, words.types, lists=words.lists, domain=words.domain)
     tiers = tuple(
@@ -128,6 +130,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         decoder=Decoder(spec),
         state=state,
         shared=shared,
+        labels=labels,
         features=features,
         rules=rules,
         tiers=tiers,
@@ -150,17 +153,21 @@ def inputs_of(serving: pipeline.Serving, card: Card, events: Sequence[Mapping[st
     plan = pipeline.plan([segment_of(events, key=serving.spec.pipeline.key)], serving)
     if plan.rejects:
         raise ModelRejected(f"a smoke example is no event of this pipeline: {plan.rejects[0].path}: {plan.rejects[0].message}")
-    features, ngrams, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving)
+    features, ngrams, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving, serving.labels.new())
     return Inputs(scale(features.values[:, serving.features.places(card.scaler.names)], card.scaler), ngrams)
 
 
 def measured(
-    plan: Plan, states: Sequence[PartitionState], shared: SharedState, serving: pipeline.Serving
+    plan: Plan, states: Sequence[PartitionState], shared: SharedState, serving: pipeline.Serving, labels: LabelState | None = None
 ) -> tuple[FeatureSet, Ngrams | None, Remembered]:
     """Gives the features that `decide` would decide by, and moves the states as it would: for whoever wants no verdict."""
     remembered = serving.state.advance(plan, states)
-    answered = serving.shared.answer(len(plan), remembered, SharedRead(serving.shared.asks(plan), shared))
-    features, ngrams = serving.features.measure(plan, None, np.hstack((remembered.values, answered.values)))
+    read = SharedRead(serving.shared.asks(plan), shared)
+    windows = [remembered.values, serving.shared.answer(len(plan), remembered, read).values]
+    if serving.labels.stores:
+        known = None if labels is None else LabelRead(labels)
+        windows.append(serving.labels.answer(plan, remembered, known, read).values)
+    features, ngrams = serving.features.measure(plan, None, np.hstack(windows))
     return features, ngrams, remembered
 
 

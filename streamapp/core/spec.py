@@ -23,6 +23,10 @@ TopicName = Literal[
     "events", "approve", "review", "block", "decisions", "dead_letters", "late", "labels", "monitoring", "control"
 ]  # fmt: skip
 
+#: What a label says beside event_id and event_time, and the label that takes back what was said before.
+LABEL_FIELDS = ("label", "labelled_at", "weight", "source")
+UNKNOWN_LABEL = "unknown"
+
 #: What a rule sees of a field, by its type: "private" is a string that is never quoted; a json field cannot be read by rules.
 RULE_TYPES: Mapping[str, str] = {
     "id": "private", "text": "private", "string": "string", "number": "number", "integer": "number", "boolean": "boolean",
@@ -199,6 +203,13 @@ class StateSection(msgspec.Struct, frozen=True, kw_only=True):
     skew_max: Text = "5m"  #   an event time further ahead of the broker's is flagged and replaced by it
 
 
+class LabelsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """What the labels topic may say of an event; `unknown` is always allowed and takes back what was said before."""
+
+    positive: tuple[Text, ...]
+    negative: tuple[Text, ...]
+
+
 class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one pipeline file says."""
 
@@ -209,6 +220,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     velocity: dict[str, Any] = {}  #   read by core.velocity, table by table
     entities: EntitiesSection = EntitiesSection()
     state: StateSection = StateSection()
+    labels: LabelsSection | None = None
     vector: VectorSection = VectorSection()
     rules: tuple[RuleSpec, ...] = ()
     lists: dict[str, ListSpec] = {}
@@ -258,6 +270,7 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "", more: C
             _check_key(spec.pipeline, fields, mistakes)
         _check_features(spec, mistakes)
         _check_state(spec, fields, mistakes)
+        _check_labels(spec, mistakes)
         if more is not None:
             more(spec, mistakes)
     mistakes.raise_if_any()
@@ -331,6 +344,28 @@ def _check_state(spec: PipelineSpec, fields: Mapping[str, FieldSpec], mistakes: 
     for name in spec.entities.colocated:
         if name not in ids:
             mistakes.add("entities.colocated", f'`{name}` is no declared field of type "id"{nearest(name, ids)}')
+
+
+def _check_labels(spec: PipelineSpec, mistakes: Mistakes) -> None:
+    tables = {name: table for name, table in spec.velocity.items() if isinstance(table, Mapping) and table.get("fed_by") == "labels"}
+    for name, table in tables.items():
+        if table.get("entity") in LABEL_FIELDS:
+            said = f"`{table['entity']}` is what a label says itself and cannot be its entity; rename the field of the event"
+            mistakes.add(f"velocity.{name}.entity", said)
+    meaning: Any = spec.labels  # what could not be read of it is None
+    if meaning is None:
+        for name in tables:
+            said = 'there is no [labels] that says what may be true; add [labels] with positive = ["fraud"], negative = ["genuine"]'
+            mistakes.add(f"velocity.{name}.fed_by", said)
+        return
+    lists = {key: getattr(meaning, key) or () for key in ("positive", "negative")}
+    for key, words in lists.items():
+        if not words and getattr(meaning, key) is not None:
+            mistakes.add(f"labels.{key}", 'names no label; write at least one, such as ["fraud"]')
+    said_twice = [word for word in lists["positive"] if word in (*lists["negative"], UNKNOWN_LABEL)]
+    said_twice += [word for word in lists["negative"] if word == UNKNOWN_LABEL]
+    for word in said_twice:
+        mistakes.add("labels", f"`{word}` is both, or is what takes a label back; remove it from one of the lists")
 
 
 def local_entities(spec: PipelineSpec) -> tuple[str, ...]:

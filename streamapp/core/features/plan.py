@@ -45,7 +45,7 @@ class FeaturePlan:
         self.definitions = (*base, *self._more)
         self.names = tuple(definition.name for definition in self.definitions)
         self.place = {name: place for place, name in enumerate(self.names)}
-        self.hash = spec_hash(spec) if not self._more else _extended_hash(spec_hash(spec), self._more, spec.velocity)
+        self.hash = spec_hash(spec) if not self._more else _extended_hash(spec_hash(spec), self._more, spec)
         self._spec = spec
         self.profiles = ProfilePlan.of(spec.features.profile)
         self._text = spec.features.text.field if spec.features.text is not None else None
@@ -121,6 +121,7 @@ def _velocity_definition(feature: VelocityFeature) -> FeatureDef:
     )  # fmt: skip
 
 
-def _extended_hash(base: str, more: Sequence[FeatureDef], velocity: Mapping[str, Any]) -> str:
+def _extended_hash(base: str, more: Sequence[FeatureDef], spec: PipelineSpec) -> str:
     rest = [[one.name, one.version, repr(one.default), repr(one.low), repr(one.high)] for one in more]
-    return hashlib.sha256(msgspec.json.encode([base, rest, velocity], order="deterministic")).hexdigest()
+    content = [base, rest, spec.velocity, *((spec.labels,) if spec.labels is not None else ())]
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
