@@ -24,9 +24,9 @@ from streamapp.core.decode import Decoder
 from streamapp.core.errors import Reject, RejectCode
 from streamapp.core.events import Flag, Plan, Segment
 from streamapp.core.label_book import NEGATIVE, POSITIVE, UNKNOWN, LabelBook
-from streamapp.core.shared import SharedRead, indicator
+from streamapp.core.shared import SharedPlan, SharedRead, indicator
 from streamapp.core.spec import UNKNOWN_LABEL, EventSection, FieldSpec, PipelineSection, PipelineSpec
-from streamapp.core.state import Remembered
+from streamapp.core.state import Remembered, StatePlan
 from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS, UNREADABLE, epoch_ms
 from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, parse_velocity
 from streamapp.core.windows import QUERY, WRITE, WindowStore, units
@@ -194,6 +194,11 @@ class LabelPlan:
 
     def _who(self, plan: Plan) -> Int64:
         return np.stack([_hashed(plan, store.entity) for store in self.stores], axis=1)
+
+
+def window_features(spec: PipelineSpec) -> tuple[VelocityFeature, ...]:
+    """Gives the features of all windows in the order of their columns: local ones, shared ones, those of labels."""
+    return (*StatePlan(spec).features, *SharedPlan(spec).features, *LabelPlan(spec).features)
 
 
 def label_spec(spec: PipelineSpec, entities: Sequence[str]) -> PipelineSpec:

@@ -15,11 +15,9 @@ from streamapp.core.events import FLAG_NAMES
 from streamapp.core.explain import LAST_RESORTS, NGRAM_GROUPS
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.fields import EVENT_ID, TENANT, id_bounds, integer_bounds
-from streamapp.core.labels import LabelPlan
+from streamapp.core.labels import LabelPlan, window_features
 from streamapp.core.route import ROUTE_NAMES
-from streamapp.core.shared import SharedPlan
 from streamapp.core.spec import FieldSpec, PipelineSpec
-from streamapp.core.state import StatePlan
 from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS
 
 Schema = dict[str, Any]
@@ -192,7 +190,7 @@ def verdict_schema(spec: PipelineSpec) -> Schema:
 def decision_schema(spec: PipelineSpec) -> Schema:
     """Gives the schema of the decisions log: the verdict with what training, replay and parity need."""
     number = {"type": ["number", "null"]}
-    defined = FeaturePlan(spec, (*StatePlan(spec).features, *SharedPlan(spec).features, *LabelPlan(spec).features)).definitions
+    defined = FeaturePlan(spec, window_features(spec)).definitions
     features = {one.name: {**number, "description": one.description} for one in defined}
     schema = verdict_schema(spec)
     added: Schema = {"features": _object(features)}
