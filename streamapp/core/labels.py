@@ -215,7 +215,7 @@ def label_spec(spec: PipelineSpec, entities: Sequence[str]) -> PipelineSpec:
         ),
         "weight": FieldSpec(type="number", minimum=0.0, maximum=1.0, default=1.0, description="How sure it is; 0 counts as a label only"),
         "source": FieldSpec(type="string", max_length=64, description="Who says so: chargeback, analyst, customer"),
-        **{name: spec.event.fields[name] for name in dict.fromkeys(entities)},
+        **{name: spec.event.fields[name] for name in dict.fromkeys(entities) if name in spec.event.fields},
     }  # fmt: skip
     about = PipelineSection(
         name=spec.pipeline.name, version=spec.pipeline.version, key=next(iter(entities)), description="What turned out to be true"
