@@ -140,6 +140,13 @@ class Settings:
         secret=True,
     )  # fmt: skip
     redis_deadline_ms: int = _setting(50, _whole(1, 1000), "what a micro-batch waits for Redis before its features are missing", "ms")
+    profiles_redis: str = _setting(
+        Secret(""), _redis, "URL of the Redis that profiles are read from; empty: the one of the shared windows", secret=True
+    )
+    profiles_ttl_s: float = _setting(3600.0, _number(1, 604_800), "a profile that was read is believed for so long, within 10 %", "s")
+    profiles_unknown_ttl_s: float = _setting(60.0, _number(0.1, 86_400), "and an entity without a profile for so long", "s")
+    profiles_stale_s: float = _setting(86_400.0, _number(0, 2_592_000), "how much longer a profile is used while Redis is down", "s")
+    profiles_kept: int = _setting(200_000, _whole(131_072, 1 << 27), "profiles kept in one worker at most", "entities")
     metrics_host: str = _setting("127.0.0.1", _text, "address of metrics and health; 0.0.0.0 shows them to other machines")
     metrics_port: int = _setting(9464, _whole(0, 65_535), "port of metrics and health; 0: one that is free")
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"), "what is logged")

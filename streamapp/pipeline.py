@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from streamapp.core import cascade
+from streamapp.core.costs import Costs
 from streamapp.core.decode import Decoder
 from streamapp.core.encode import VerdictEncoder, Versions
 from streamapp.core.events import Plan, Segment
 from streamapp.core.explain import ModelReasons, Reason, reason_of_last_resort
 from streamapp.core.features import FeatureSet
-from streamapp.core.features.plan import FeaturePlan
+from streamapp.core.features.plan import FeaturePlan, Texts
+from streamapp.core.labels import LabelPlan, LabelRead
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
 from streamapp.core.shared import SharedPlan, SharedRead
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
-from streamapp.core.vectorise import Inputs, Ngrams, scale
+from streamapp.core.vectorise import Inputs, Ngrams, scale, take
 from streamapp.core.windows_partition import PartitionState
 
 #: `decided_by`: rules, then the tiers by name, then the default.
@@ -39,6 +40,7 @@ class Serving:
     decoder: Decoder
     state: StatePlan
     shared: SharedPlan
+    labels: LabelPlan
     features: FeaturePlan
     rules: Rules
     tiers: tuple[cascade.Tier, ...]
@@ -49,11 +51,7 @@ class Serving:
     default_route: int
     numeric: npt.NDArray[np.intp]  #               feature columns that enter the models, in the cards' order
     explains: bool = True  #                       whether reasons are told; False where no output carries them
-
-    @property
-    def waits(self) -> bool:
-        """Whether a tier is asked beside the event loop."""
-        return any(tier.time_ms is not None for tier in self.tiers)
+    costs: Costs | None = None  #                  where a cut goes by cost
 
     @property
     def models(self) -> tuple[cascade.Scorer, ...]:
@@ -65,9 +63,12 @@ class Serving:
 class Read:
     """What prefetch brought for a plan's keys; empty where nothing is configured."""
 
-    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    profiles: npt.NDArray[np.float64] | None = None  #  n x features.profiles.columns, NaN where not known; None: none were read
     degraded: tuple[cascade.Degraded, ...] = ()
-    shared: SharedRead | None = None  #  windows of entities that cross partitions; None: all of them are missing
+    shared: SharedRead | None = None  #                windows of entities that cross partitions; None: all of them are missing
+    texts: Texts | None = None  #                       what was read of the texts meanwhile
+    texts_ms: float = 0.0
+    labels: LabelRead | None = None  #                  what turned out to be true; None: nothing is known
 
 
 def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
@@ -76,20 +77,10 @@ def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
 
 
 def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Serving, now_ms: int, clock: Callable[[], float]) -> Outcome:
-    """Gives what `deciding` gives when every tier is asked on the spot and has all the time it wants."""
-    return cascade.answered_here(deciding(plan, read, states, serving, now_ms, clock))
-
-
-def deciding(
-    plan: Plan, read: Read, states: Sequence[PartitionState], serving: Serving, now_ms: int, clock: Callable[[], float]
-) -> Generator[cascade.Question, cascade.Answer, Outcome]:
     """Takes a plan, what was read for it and the state of each segment's partition; gives one verdict per event.
 
-    A tier with a time budget is yielded as a Question, to be answered beside the loop; meanwhile the states have moved and what was
-    decided is not yet in them, so nobody may look at them (ADR 18). Without such a tier nothing is yielded.
-
     Deterministic but for `now_ms` and the stage times; `states` and the copy in `read.shared` move past the plan's rows in place;
-    `Outcome.steps` and `Outcome.shared` are those deltas.
+    `Outcome.steps` and `Outcome.shared` are those deltas. What labels said before this plan moves nothing but how far it reaches back.
     Law: however a stream is cut into plans, routes and features are equal and scores agree within 1e-6.
     `clock` gives seconds and is used for the stage times only.
     """
@@ -105,17 +96,23 @@ def deciding(
     remembered = serving.state.advance(plan, states)
     shared = serving.shared.answer(len(plan), remembered, read.shared)
     plan.flags |= remembered.flags | shared.flags
+    windows = [remembered.values, shared.values]
+    if serving.labels.stores:
+        known = serving.labels.answer(plan, remembered, read.labels, read.shared)
+        plan.flags |= known.flags
+        windows.append(known.values)
     lap("state")
-    features, ngrams = serving.features.measure(plan, read.profiles, np.hstack((remembered.values, shared.values)))
+    features, ngrams = serving.features.measure(plan, read.profiles, np.hstack(windows), read.texts)
     lap("features")
+    stage_ms["features"] += read.texts_ms
     hits = evaluate(plan, features, serving)
     ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
     lap("rules")
     inputs = vectorise(features, ngrams, serving)
-    scores = yield from cascade.scoring(inputs, serving.tiers, (ruled < 0) & ~remembered.duplicate, hits.columns, clock)
+    prices = None if serving.costs is None else serving.costs.prices(hits.columns, plan.tenant)
+    cheapest = None if prices is None else prices.cuts()
+    scores = cascade.score(inputs, serving.tiers, (ruled < 0) & ~remembered.duplicate, hits.columns, cheapest)
     lap("score")
-    for use in scores.uses:
-        stage_ms[f"tier:{use.name}"] = round(use.ms, 3)
     route, decided_by = combine(hits, ruled, scores, serving)
     serving.state.settle(remembered, route, decided_by, scores.score, serving.code)
     reasons = explain(features, hits, inputs, scores, route, remembered, serving)
@@ -123,7 +120,6 @@ def deciding(
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
         (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
-        scores.labels, scores.uses,
     )  # fmt: skip
 
 
@@ -133,11 +129,11 @@ def evaluate(plan: Plan, features: FeatureSet, serving: Serving) -> RuleHits:
 
 
 def vectorise(features: FeatureSet, ngrams: Ngrams | None, serving: Serving) -> Inputs:
-    """Takes raw features; gives model inputs: those of the first model, and the raw values for tiers with a view of their own."""
+    """Takes raw features; gives model inputs. All tiers of one release share one feature vector."""
     models = serving.models
     if not models:
         return Inputs(np.empty((len(features.values), 0), np.float32), None)
-    return Inputs(scale(features.values[:, serving.numeric], models[0].card.scaler), ngrams, features.values)
+    return Inputs(scale(features.values[:, serving.numeric], models[0].card.scaler), ngrams)
 
 
 def combine(
@@ -180,8 +176,7 @@ def explain(
         if explainer is None or tier.model is None or not rows.size:
             continue
         try:
-            places = serving.numeric if tier.own is None else tier.own.places
-            because = explainer.of(tier.model, tier.inputs(inputs, rows), features.values[np.ix_(rows, places)])
+            because = explainer.of(tier.model, take(inputs, rows), features.values[np.ix_(rows, serving.numeric)])
         except Exception as failure:  # noqa: BLE001 - the decision stands; what is missing is named
             scores.degraded.append(cascade.Degraded(f"explanation:{tier.name}", type(failure).__name__))
             continue

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,13 +11,15 @@ import numpy.typing as npt
 from streamapp.core.card import Calibration, Card
 from streamapp.core.events import Segment
 from streamapp.core.journal import Release
+from streamapp.core.labels import LabelRead
 from streamapp.core.outcome import Outcome
+from streamapp.core.profiles import Part, ProfileRead
 from streamapp.core.shared import Asks, SharedEntries, SharedRead
-from streamapp.core.tiers import Answer, Question
 from streamapp.core.vectorise import Contributions, Inputs
 from streamapp.core.windows_partition import PartitionState
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 #: Next offset of each output (topic, partition) after a micro-batch, of those it was sent to.
 Outputs = Mapping[tuple[str, int], int]
 
@@ -38,19 +39,11 @@ class Model(Protocol):
         ...
 
 
-#: Answers a question beside the event loop, within its tier's `time_ms`; never fails, what is missing has its cause in the Answer.
-Ask = Callable[[Question], Awaitable[Answer]]
-
-
 class Journal(Protocol):
     """Where the states of the partitions are, and where their steps are written so that they survive (step 4 of the delivery order)."""
 
     async def ready(self) -> None:
         """Waits until states may move; `states` and the deciding follow without a pause in between."""
-        ...
-
-    def moving(self) -> AbstractContextManager[None]:
-        """While it is open, states have moved and do not hold yet what was decided: no copy of them is taken."""
         ...
 
     def states(self, segments: Sequence[Segment]) -> Sequence[PartitionState]:
@@ -77,9 +70,37 @@ class SharedWindows(Protocol):
         ...
 
 
-class Profiles(Protocol):
-    """User features by entity key; one round trip per micro-batch."""
+class KnownLabels(Protocol):
+    """The worker's copy of what turned out to be true; it moves between two micro-batches, never in one."""
 
-    async def fetch(self, keys: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Takes unique keys; gives what is known (absent keys are unknown entities)."""
+    def read(self) -> LabelRead:
+        """Gives the copy, and what is wrong with it in `degraded`. Takes no time."""
+        ...
+
+
+class Profiles(Protocol):
+    """User features by entity key; one round trip per micro-batch, which is under way while the texts are looked at."""
+
+    async def ask(self, keys: Sequence[str]) -> Any:
+        """Takes the entity of each of n rows; asks for what is not known in the process, and waits for nothing. Gives a question."""
+        ...
+
+    async def answer(self, question: Any) -> ProfileRead:
+        """Gives what is known of the n rows, waiting no longer than the deadline; what could not be read is named in `degraded`."""
+        ...
+
+
+class ProfileStore(Protocol):
+    """Where profiles are kept; the side of the batch job that writes them."""
+
+    async def write(self, part: Part, keys: Sequence[str], values: Float64, updated_ms: Int64, ttl_s: float) -> None:
+        """Puts the values [n, columns] of n entities; they are gone after `ttl_s`, each a little sooner or later than the others."""
+        ...
+
+    async def loaded(self, now_ms: int, ttl_s: float) -> None:
+        """Notes that a whole load came to its end: the freshness of the store."""
+        ...
+
+    async def find(self, part: Part, key: str) -> bytes | None:
+        """Gives the value of one entity as it is stored."""
         ...

@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from streamapp import pipeline
 from streamapp.bus.app import StreamApp, source_topic
 from streamapp.bus.emit import Delivery
 from streamapp.bus.transport import Batch
-from streamapp.core.cascade import answered_here
-from streamapp.core.errors import BusError
 from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import SharedEntries, SharedPlan
-from streamapp.core.tiers import Answer, Question
-from streamapp.ports import Ask, Journal, Outputs, SharedWindows
+from streamapp.ports import Journal, KnownLabels, Outputs, Profiles, SharedWindows
 
-Prefetch = Callable[[Plan], Awaitable[pipeline.Read]]
+Prefetch = Callable[[Plan, pipeline.Serving], Awaitable[pipeline.Read]]
 #: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
 Share = Callable[[Mapping[str, SharedEntries]], Awaitable[None]]
 #: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
@@ -46,19 +44,36 @@ async def tell_nobody(written: Mapping[str, SharedEntries]) -> None:
     """Share of a pipeline in which no entity crosses partitions."""
 
 
-async def ask_here(question: Question) -> Answer:
-    """Ask of a worker without slow tiers: on the spot."""
-    return question.here()
+def reading(plan: SharedPlan, windows: SharedWindows, profiles: Profiles | None = None) -> Prefetch:
+    """Gives the prefetch of a pipeline: profiles are asked for first and awaited last; the texts are read while they are on their way.
 
+    One round trip per micro-batch for the profiles that the process does not know, one to bring its copy of the shared windows up to date.
+    """
 
-def reading(plan: SharedPlan, windows: SharedWindows) -> Prefetch:
-    """Gives the prefetch that brings the worker's copy of the shared windows up to date: one round trip per micro-batch."""
-
-    async def prefetch(one: Plan) -> pipeline.Read:
-        brought = await windows.read(plan.asks(one))
-        return pipeline.Read(degraded=brought.degraded, shared=brought)
+    async def prefetch(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
+        if profiles is None:
+            brought = await windows.read(plan.asks(one))
+            return pipeline.Read(degraded=brought.degraded, shared=brought)
+        question = await profiles.ask(one.column(serving.spec.pipeline.key))
+        began = time.perf_counter()
+        texts = serving.features.read_texts(one)
+        texts_ms = round((time.perf_counter() - began) * 1e3, 3)
+        shared = await windows.read(plan.asks(one)) if plan.stores else None
+        known = await profiles.answer(question)
+        degraded = known.degraded if shared is None else (*known.degraded, *shared.degraded)
+        return pipeline.Read(known.values, degraded, shared, texts, texts_ms)
 
     return prefetch
+
+
+def knowing(prefetch: Prefetch, labels: KnownLabels) -> Prefetch:
+    """Gives the prefetch that adds what turned out to be true, as far as this worker knows when the micro-batch is decided."""
+
+    async def both(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
+        read, known = await prefetch(one, serving), labels.read()
+        return replace(read, labels=known, degraded=(*read.degraded, *known.degraded))
+
+    return both
 
 
 class InFlight(NamedTuple):
@@ -82,11 +97,10 @@ class Line:
         observe: Observe,
         share: Share = tell_nobody,
         reached: Reached = nothing_happens,
-        ask: Ask = ask_here,
     ) -> None:
         self.serving = serving  #  replaced as a whole between two micro-batches
         self._delivery, self._prefetch, self._journal, self._observe, self._share = delivery, prefetch, journal, observe, share
-        self._reached, self._ask = reached, ask
+        self._reached = reached
         self._in_flight: asyncio.Queue[InFlight] = asyncio.Queue()
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
@@ -104,36 +118,17 @@ class Line:
         while plan is None or (owned := batch.only_owned()) is not batch:  # 1
             batch = batch.only_owned() if plan is None else owned
             plan = pipeline.plan(batch.segments, serving)  # 2
-            read = await self._prefetch(plan)
+            read = await self._prefetch(plan, serving)
             await self._journal.ready()  # either may take long enough for a rebalance, so ask again; from here to `emit` nothing waits
         if not len(batch):
             return
-        states, now_ms = self._journal.states(batch.segments), time.time_ns() // 1_000_000
-        steps = pipeline.deciding(plan, read, states, serving, now_ms, time.perf_counter)
-        outcome = await self._waiting(steps, batch) if serving.waits else answered_here(steps)
+        outcome = pipeline.decide(plan, read, self._journal.states(batch.segments), serving, time.time_ns() // 1_000_000, time.perf_counter)
         verdicts = serving.encoder.verdicts(outcome)
         decisions = serving.encoder.decisions(outcome, verdicts) if serving.spec.verdict.decisions else None
         self._reached("decided")
         delivered = await self._delivery.emit(outcome, verdicts, decisions)  # 3
         self._reached("emitted")
         self._in_flight.put_nowait(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), delivered))
-
-    async def _waiting(self, steps: Generator[Question, Answer, Outcome], batch: Batch) -> Outcome:
-        """Decides with tiers that are asked beside the loop (ADR 18); the next micro-batch waits, so that the order stays."""
-        with self._journal.moving():
-            outcome = await self._answered(steps)
-        if batch.only_owned() is not batch:  # a rebalance waits for us longer than any tier may take: we stood still, somebody took over
-            raise BusError("partitions were taken away while a slow tier was asked", "the worker starts again from the journal")
-        return outcome
-
-    async def _answered(self, steps: Generator[Question, Answer, Outcome]) -> Outcome:
-        try:
-            question = next(steps)
-            while True:
-                question = steps.send(await self._ask(question))
-        except StopIteration as done:
-            outcome: Outcome = done.value
-            return outcome
 
     async def _carry_away(self) -> None:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from streamapp.bus.embedded import EmbeddedBroker
+from tests.redis_server import DEADLINE_S, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,6 +61,17 @@ def kafka() -> str:
 def redis_address() -> str:
     """HOST:PORT of a real Redis; tests that want it are marked `redis` and skipped with the reason where there is none."""
     return _address("STREAMAPP_TEST_REDIS", "no Redis: start one and set STREAMAPP_TEST_REDIS=HOST:PORT")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A redis-server of this test alone."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server on this machine")
+    running = Server(tmp_path)
+    yield running
+    running.process.kill()
+    running.process.wait(DEADLINE_S)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 """Shared windows over Redis: a list of packed entries per entity, read once by each worker, and a log of what others have written since.
 
-One round trip per micro-batch to read, one to write, each a script and each within a deadline; no retries. What fails opens a circuit
-breaker: while it is open nothing waits, and a task of its own asks whether Redis is back. Bytes are those of core.shared.pack; a frame of
-the log is writer (8 bytes), numbers of entities and of bytes, names, lengths, rows. docs/adr/0012-shared-entities.md.
+One round trip per micro-batch to read, one to write, each a script and each within a deadline. Bytes are those of core.shared.pack; a frame
+of the log is writer (8 bytes), numbers of entities and of bytes, names, lengths, rows. docs/adr/0012-shared-entities.md.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import uuid
@@ -16,23 +14,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
 
+from streamapp.adapters.redis_line import COMPONENT, FAILURES, Breaker, RedisLine, RefusedByRedis, pool_of
 from streamapp.core.cascade import Degraded
 from streamapp.core.shared import FIXED, Asks, SharedEntries, SharedPlan, SharedRead, pack, unpack
 from streamapp.core.velocity import StoreSpec
 
 log = logging.getLogger(__name__)
 
-COMPONENT = "redis"
 #: Read at once at most; a worker that has just started gets the rest with its next micro-batches and says `loading` until then.
 READ_BYTES_MAX = 4 << 20
 #: Sent at once beside the newest, and kept at most, of what could not be written; beyond it the oldest are dropped.
 RESEND_ROWS, UNSENT_ROWS_MAX = 2048, 500_000
-PROBE_S, PROBE_MAX_S = 0.05, 1.0
 DAY_MS = 86_400_000
 
 LOG_BYTES_MAX = 16 << 20
@@ -142,49 +135,15 @@ class _Followed:
         self._met.update(names)
 
 
-class _Line:
-    """One connection with one script loaded; what fails in any way loses the connection, so that no answer is taken for another's."""
-
-    def __init__(self, pool: ConnectionPool, script: str) -> None:
-        self._connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._script, self._sha = script, b""
-        self._ready = False
-
-    async def run(self, deadline_s: float, *arguments: Any) -> Any:
-        """Runs the script. Raises TimeoutError, OSError, RedisError."""
-        sure = False
-        try:
-            async with asyncio.timeout(deadline_s):
-                if not self._ready:
-                    await self._connection.connect()
-                    self._sha = await self._ask("SCRIPT", "LOAD", self._script)
-                    self._ready = True
-                reply = await self._ask("EVALSHA", self._sha, *arguments)
-            sure = True
-            return reply
-        finally:
-            if not sure:
-                await self.close()
-
-    async def _ask(self, *arguments: Any) -> Any:
-        await self._connection.send_packed_command(self._connection.pack_command(*arguments), check_health=False)
-        return await self._connection.read_response()
-
-    async def close(self) -> None:
-        self._ready = False
-        await self._connection.disconnect(nowait=True)
-
-
 class RedisShared:
     """The copy of one worker, kept up to date over Redis. `close` when done."""
 
     def __init__(self, plan: SharedPlan, url: str, namespace: str, deadline_ms: int = 50) -> None:
         """Connects with the first read. `namespace` is the first part of every key; a Redis may be shared, a namespace may not."""
         self._plan, self._deadline_s = plan, deadline_ms / 1000
-        pool = ConnectionPool.from_url(
-            url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=self._deadline_s, socket_connect_timeout=self._deadline_s
-        )
-        self._reading, self._writing, self._probing = _Line(pool, READ), _Line(pool, WRITE), _Line(pool, "return 1")
+        pool = pool_of(url, self._deadline_s)
+        self._reading, self._writing = RedisLine(pool, READ), RedisLine(pool, WRITE)
+        self._breaker = Breaker(pool, self._deadline_s, (self._reading, self._writing), "shared windows")
         self._state = plan.new()
         self._writer = os.urandom(8)
         self._epoch_key = f"{namespace}:shared:epoch"
@@ -194,13 +153,11 @@ class RedisShared:
         self._unsent: deque[tuple[int, Mapping[str, SharedEntries]]] = deque()
         self._unsent_rows = 0
         self._not_written = False
-        self._probe: asyncio.Task[None] | None = None
-        self._probe_s = PROBE_S
 
     async def read(self, asks: Asks) -> SharedRead:
         """Takes what a plan asks; gives the worker's copy, brought up to date within the deadline, or without it: missing, and why."""
         self._mark = max(self._mark, asks.mark)
-        if self._probe is not None:
+        if self._breaker.open:
             return self._missing(asks, "open")
         strangers: list[list[bytes]] = []
         arguments: list[Any] = [1, self._epoch_key, f"{uuid.uuid4().hex}:{self._mark}", READ_BYTES_MAX]
@@ -210,8 +167,8 @@ class RedisShared:
             arguments += [self._prefix[store.name], self._round(store), b"".join(strangers[-1]), followed.place, followed.at]
         try:
             epoch, *parts = await self._reading.run(self._deadline_s, *arguments)
-        except (TimeoutError, OSError, RedisError) as failure:
-            return self._missing(asks, self._failed(failure))
+        except FAILURES as failure:
+            return self._missing(asks, self._breaker.failed(failure))
         if epoch != self._epoch:
             return await self._begin(epoch, asks)
         by_store = [parts[first : first + 7] for first in range(0, len(parts), 7)]
@@ -224,7 +181,7 @@ class RedisShared:
             followed.place, followed.at = place, end
             sound &= self._load(store, names[:loaded], about, rows)
             loaded_all &= loaded == len(names)
-        self._probe_s = PROBE_S
+        self._breaker.worked()
         if not (sound and loaded_all):
             return self._missing(asks, "loading" if sound else "wrong_type")
         causes = [cause for cause, so in (("redis_warming", self._mark < self._warm_at), ("not_written", self._not_written)) if so]
@@ -239,7 +196,7 @@ class RedisShared:
         while self._unsent_rows > UNSENT_ROWS_MAX:
             self._unsent_rows -= self._unsent.popleft()[0]
             self._not_written = True
-        if self._probe is not None or not self._unsent:
+        if self._breaker.open or not self._unsent:
             return
         sending, sent_rows = 0, 0
         while sending < len(self._unsent) and (not sending or sent_rows + self._unsent[sending][0] <= max(RESEND_ROWS, rows)):
@@ -247,11 +204,11 @@ class RedisShared:
             sending += 1
         try:
             await self._writing.run(self._deadline_s, *self._packed([self._unsent[place][1] for place in range(sending)]))
-        except ResponseError as refused:
+        except RefusedByRedis as refused:
             self._not_written = True
             log.warning("Redis takes no shared windows: %s", refused)
-        except (TimeoutError, OSError, RedisError) as failure:
-            self._failed(failure)
+        except FAILURES as failure:
+            self._breaker.failed(failure)
         else:
             for _ in range(sending):
                 self._unsent.popleft()
@@ -260,10 +217,7 @@ class RedisShared:
 
     async def close(self) -> None:
         """Ends the connections."""
-        if self._probe is not None:
-            self._probe.cancel()
-        for line in (self._reading, self._writing, self._probing):
-            await line.close()
+        await self._breaker.close()
 
     def _packed(self, written: list[Mapping[str, SharedEntries]]) -> list[Any]:
         arguments: list[Any] = [0, 3 * self._plan.keep_ms + DAY_MS, LOG_BYTES_MAX]
@@ -344,28 +298,6 @@ class RedisShared:
 
     def _missing(self, asks: Asks, cause: str) -> SharedRead:
         return SharedRead(asks, self._state, missing=True, degraded=(Degraded(COMPONENT, cause),))
-
-    def _failed(self, failure: Exception) -> str:
-        """Opens the breaker; gives the cause."""
-        cause = "timeout" if isinstance(failure, TimeoutError) else "error" if isinstance(failure, ResponseError) else "refused"
-        if self._probe is None:
-            log.warning("Redis does not answer, shared windows are missing: %s", str(failure) or cause)
-            self._probe = asyncio.create_task(self._come_back())
-        return cause
-
-    async def _come_back(self) -> None:
-        while True:
-            await asyncio.sleep(self._probe_s)
-            self._probe_s = min(2 * self._probe_s, PROBE_MAX_S)
-            try:
-                await self._probing.run(self._deadline_s, 0)
-            except (TimeoutError, OSError, RedisError):
-                continue
-            for line in (self._reading, self._writing):  # what was connected to the one that went is not to fail once more
-                await line.close()
-            log.info("Redis answers again")
-            self._probe = None
-            return
 
 
 def _width(store: StoreSpec) -> int:

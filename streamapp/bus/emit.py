@@ -77,7 +77,7 @@ class Delivery:
                 if decisions is not None:
                     (batches,) = carrier.batches(decisions[low:high], [missing], self._batch_bytes_max, now_ms)
                     acks += await self._send(self._topics.decisions, segment.partition, batches)
-            for place, letters in _letters(self._unanswered_rejects(plan), plan.segments, now_ms).items():
+            for place, letters in letters_by_segment(self._unanswered_rejects(plan), plan.segments, now_ms).items():
                 partition = plan.segments[place].partition
                 acks += await self._send(self._topics.dead_letters, partition, fill(letters, LETTERS_BYTES_MAX, now_ms))
         except KafkaError as refused:
@@ -156,7 +156,8 @@ class Delivery:
                 )
 
 
-def _letters(rejects: Sequence[Reject], segments: Sequence[Segment], now_ms: int) -> dict[int, list[Message]]:
+def letters_by_segment(rejects: Sequence[Reject], segments: Sequence[Segment], now_ms: int) -> dict[int, list[Message]]:
+    """Gives the dead letters of rejects by the place of their segment, in the order of the rejects."""
     letters: dict[int, list[Message]] = {}
     for reject in rejects:
         letters.setdefault(reject.segment, []).append(dead_letter(reject, segments[reject.segment], now_ms))

@@ -16,10 +16,12 @@ import numpy as np
 from aiokafka.structs import TopicPartition
 
 from streamapp.bus.acks import Partition
+from streamapp.bus.columns import SOURCE_OFFSET
 from streamapp.bus.emit import Delivery
 from streamapp.bus.journal import KafkaJournal, Kept
 from streamapp.bus.statelog import RESET, LogReader, beginning
 from streamapp.bus.topics import Topics
+from streamapp.core.deadletter import SOURCE_TOPIC
 from streamapp.core.errors import BusError, ConfigError
 from streamapp.core.replay import Replay
 
@@ -58,7 +60,10 @@ async def answered(reader: LogReader, topics: Topics, partition: int, position: 
         bounds = await reader.bounds(topic, partition)
         async for found in reader.records(topic, partition, max(begin, bounds.begin), bounds.end):
             for record in found:
-                source = next((value for name, value in record.headers if name == "source-offset"), None)
+                headers = dict(record.headers)
+                if headers.get(SOURCE_TOPIC, topics.events.encode()) != topics.events.encode():
+                    continue  # the dead letter of a label, which has offsets of its own
+                source = headers.get(SOURCE_OFFSET)
                 if source is not None and int(source) >= position:
                     into.add(int(source))
     return Answered(*(np.array(sorted(one), np.int64) for one in (verdicts, decisions)))

@@ -30,6 +30,7 @@ THEMES: Mapping[str, Mapping[str, str]] = {
         "generate": "Write generated events as JSON lines.",
         "produce": "Send events from JSON lines to the events topic.",
         "consume": "Read verdicts as they come.",
+        "profiles": "Load, refresh and show the user features that workers read.",
         "score": "Decide events from JSON lines without a broker.",
         "trace": "Show how one event is decided, stage by stage.",
     },

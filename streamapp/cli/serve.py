@@ -8,35 +8,40 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from streamapp import pipeline
-from streamapp.adapters.aside import Aside
 from streamapp.adapters.models import latest_version, load_model
 from streamapp.adapters.probes import Probes
+from streamapp.adapters.profiles_redis import Keeping, RedisProfiles
 from streamapp.adapters.shared_memory import MemoryShared
 from streamapp.adapters.shared_redis import RedisShared
-from streamapp.bus.app import build_app, run
+from streamapp.bus.app import StreamApp, build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
 from streamapp.bus.journal import KafkaJournal, SnapshotPolicy, trimming
 from streamapp.bus.journal import warm_up as warm_up_journal
+from streamapp.bus.labels import LabelLetters, LabelTopic
 from streamapp.bus.producer import producing
 from streamapp.bus.recovery import Group, Recovery
 from streamapp.bus.security import client_arguments
 from streamapp.bus.statelog import check_log, log_reader
-from streamapp.bus.topics import Topics
+from streamapp.bus.topics import DECLARED, Topics
 from streamapp.cli.watching import Watch
 from streamapp.config import Settings, fail_point, models_directory
 from streamapp.control.release import load_serving
 from streamapp.core.errors import StreamappError
 from streamapp.core.events import Plan
+from streamapp.core.label_book import warm_up as warm_up_labels
+from streamapp.core.labels import LabelPlan
 from streamapp.core.observe import warm_up
 from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.windows import warm_up as warm_up_windows
-from streamapp.worker import Line, Reached, attach, nothing_happens, reading
+from streamapp.worker import Line, Reached, attach, knowing, nothing_happens, reading
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +60,8 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     warm_up()
     warm_up_journal(serving.state)
     warm_up_windows()
+    if serving.labels.stores:
+        warm_up_labels()
     warm_up_batches()
     _calm_collector()
     _keep_memory()
@@ -72,18 +79,51 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
         watch.recovery = Recovery(Group(app), journal, delivery, topics, lambda: log_reader(settings.bootstrap, client), watch.loads)
         app.partition_listener = watch.recovery
         shared = shared_windows(settings, serving, namespace)
-        prefetch = reading(serving.shared, shared) if serving.shared.stores else nothing_to_read
-        line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point(), Aside().ask)
+        profiles = known_profiles(settings, serving, namespace)
+        watch.profiles = profiles
+        prefetch = reading(serving.shared, shared, profiles) if serving.shared.stores or profiles else nothing_to_read
+        labels = None
+        if serving.labels.stores:
+            labels = LabelTopic(serving.labels, topics.labels, settings.bootstrap, client, since_ms=_labels_since_ms(spec, serving.labels))
+            prefetch = knowing(prefetch, labels)
+            watch.labels = labels
+        line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point())
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
         async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:
             log.info("Metrics and health on http://%s:%d", settings.metrics_host, probes.port)
             beating = asyncio.create_task(watch.run())
+            following: list[asyncio.Task[None]] = []
+            if labels is not None:
+                await labels.load(watch.loads)
+                letters = LabelLetters(serving.labels, topics, producer, settings.bootstrap, f"{app.conf.id}.labels", client)
+                following = [asyncio.create_task(_for_ever(app, work)) for work in (labels.run(), letters.run())]
             with _signals(stop, lambda: swaps.add(asyncio.create_task(swap_models(line, watch, settings, spec)))):
                 await run(app, stop)
             beating.cancel()
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
             await watch.finish()
+        if labels is not None:
+            await labels.close()
         await shared.close()
+        if profiles is not None:
+            await profiles.close()
+
+
+async def _for_ever(app: StreamApp, work: Coroutine[Any, Any, None]) -> None:
+    """Runs what should never end; where it fails, the worker stops, unacked."""
+    try:
+        await work
+    except Exception as failure:  # noqa: BLE001 - whatever it is, it is ours
+        await app.crash(failure)
+
+
+def _labels_since_ms(spec: PipelineSpec, plan: LabelPlan) -> int | None:
+    """Gives where labels begin to matter: for the oldest event that may still be read, as far back as its windows reach."""
+    kept_ms = spec.topics.retention_ms.get("events", int(DECLARED["events"].settings["retention.ms"]))
+    return None if kept_ms < 0 else time.time_ns() // 1_000_000 - kept_ms - plan.keep_ms
 
 
 def _fail_point() -> Reached:
@@ -116,7 +156,16 @@ def shared_windows(settings: Settings, serving: pipeline.Serving, namespace: str
     return MemoryShared(serving.shared)
 
 
-async def nothing_to_read(plan: Plan) -> pipeline.Read:
+def known_profiles(settings: Settings, serving: pipeline.Serving, namespace: str) -> RedisProfiles | None:
+    """Gives the way to the profiles that the pipeline declares features of; None where it declares none, or there is no store."""
+    url = settings.profiles_redis or settings.redis
+    if not (url and serving.features.profiles.parts):
+        return None
+    keeping = Keeping(settings.profiles_ttl_s, settings.profiles_unknown_ttl_s, settings.profiles_stale_s, settings.profiles_kept)
+    return RedisProfiles(serving.features.profiles, url, namespace, settings.redis_deadline_ms, keeping)
+
+
+async def nothing_to_read(plan: Plan, serving: pipeline.Serving) -> pipeline.Read:
     """Prefetch of a pipeline without a profile store: all profile features are missing, and say so."""
     return pipeline.Read()
 

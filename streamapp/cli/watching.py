@@ -12,9 +12,11 @@ from typing import Any
 from streamapp import __version__, pipeline
 from streamapp.adapters.metrics import CONTENT_TYPE, Metrics
 from streamapp.adapters.probes import Health, Pages
+from streamapp.adapters.profiles_redis import RedisProfiles
 from streamapp.bus.app import StreamApp
 from streamapp.bus.emit import Delivery
 from streamapp.bus.follow import Record, follower
+from streamapp.bus.labels import LabelTopic
 from streamapp.bus.recovery import Recovery
 from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import Topics
@@ -56,7 +58,10 @@ class Watch:
         self._generation = -1
         self._mine: set[int] = set()
         self._merging: asyncio.Task[None] | None = None
+        self._labels_counted: dict[str, int] = {}
         self.recovery: Recovery | None = None
+        self.profiles: RedisProfiles | None = None
+        self.labels: LabelTopic | None = None
 
     def loads(self, what: str, share: float) -> None:
         """Notes how far something is loaded; the worker is not ready before all of it is."""
@@ -107,6 +112,7 @@ class Watch:
         batches = self._app.batches
         self.metrics.lag({source.partition: lag for source, lag in batches.lag(now_ms).items()})
         self.metrics.set("streamapp_in_flight_records", batches.acks.records_in_flight)
+        self._look_at_profiles(now_ms)
         mine = {source.partition for source in batches.partitions()}
         for lost in self._mine - mine:
             self._close(self._windows.flush(lost))
@@ -114,10 +120,30 @@ class Watch:
         self.health.assigned = bool(mine)
         self.health.draining = batches.draining
         self.health.holds(batches.acks.records_in_flight)
+        self._look_at_labels()
         self.metrics.set("streamapp_ready", float(not self.health.unready()))
         if batches.generation not in (self._generation, -1):
             self._generation = batches.generation
             self.metrics.count("streamapp_rebalances_total")
+
+    def _look_at_profiles(self, now_ms: int) -> None:
+        profiles = self.profiles
+        if profiles is None:
+            return
+        if profiles.loaded_ms:
+            self.metrics.set("streamapp_feature_age_seconds", (now_ms - profiles.loaded_ms) / 1000, "profile")
+        for where, count in profiles.counted().items():
+            self.metrics.count("streamapp_profile_rows_total", where, by=count)
+
+    def _look_at_labels(self) -> None:
+        if self.labels is None:
+            return
+        state, rejected = self.labels.state, self.labels.rejected
+        for fate, count in (("new", state.new), ("repeated", state.repeated), ("expired", state.expired), ("rejected", rejected)):
+            if by := count - self._labels_counted.get(fate, 0):
+                self.metrics.count("streamapp_labels_total", fate, by=by)
+                self._labels_counted[fate] = count
+        self.metrics.set("streamapp_labels_behind_records", self.labels.behind_records)
 
     def _count_misplaced_keys(self, segments: Sequence[Segment]) -> None:
         for segment in segments:

@@ -108,7 +108,7 @@ def columns(events: Sequence[dict[str, Any]], serving: pipeline.Serving) -> Colu
         plan = plan_of(events[first : first + BATCH_ROWS], serving)
         if plan.rejects:
             raise ConfigError(f"event {first + plan.rejects[0].index} cannot be decided: {plan.rejects[0].message}")
-        features, grams = serving.features.measure(plan, {})
+        features, grams = serving.features.measure(plan, None)
         names = features.names
         values.append(features.values)
         if grams is not None:

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 
 from streamapp import pipeline
-from streamapp.control.cascade import tiers_of
-from streamapp.core.card import Card
-from streamapp.core.cascade import answered_here
+from streamapp.core.card import Card, Threshold
+from streamapp.core.cascade import Tier
+from streamapp.core.costs import Costs
 from streamapp.core.decode import Decoder
 from streamapp.core.document import Mistakes
 from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
@@ -26,14 +26,14 @@ from streamapp.core.examples import example_of, least_event
 from streamapp.core.explain import ModelReasons
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
-from streamapp.core.outcome import Outcome
+from streamapp.core.formula import compile_formula
+from streamapp.core.labels import LabelPlan, LabelRead, LabelState
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
 from streamapp.core.ruling import vocabulary
 from streamapp.core.shared import SharedPlan, SharedRead, SharedState
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
-from streamapp.core.tiers import Tier
 from streamapp.core.vectorise import Inputs, Ngrams, scale
 from streamapp.core.windows_partition import PartitionState
 from streamapp.ports import Model
@@ -77,7 +77,7 @@ def rehearse(serving: pipeline.Serving) -> None:
     least = least_event(serving.spec)
     odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
     events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
-    outcome = _rehearsed(pipeline.plan([segment_of(events)], serving), serving)
+    outcome = pipeline.decide(pipeline.plan([segment_of(events)], serving), pipeline.Read(), [serving.state.new()], serving, 0, lambda: 0.0)
     serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 
 
@@ -85,24 +85,30 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     """Takes the models by tier name (a tier without one is left out); gives the frozen bundle. Raises ConfigError, ModelRejected."""
     state = StatePlan(spec)
     shared = SharedPlan(spec)
-    features = FeaturePlan(spec, (*state.features, *shared.features))
+    labels = LabelPlan(spec)
+    features = FeaturePlan(spec, (*state.features, *shared.features, *labels.features))
     words = vocabulary(spec, features.definitions)
     rules = compile_rules(spec.rules, words.types, lists=words.lists, domain=words.domain)
-    tiers = tiers_of(spec, models, features, words.types)
+    tiers = tuple(
+        _formula_tier(spec, place, words.types) if one.expression is not None else _tier(spec, one.name, models[one.name])
+        for place, one in enumerate(spec.tiers)
+        if one.expression is not None or one.name in models
+    )
+    _check_tiers(tiers, features)
     learned = [(tier.name, tier.model) for tier in tiers if tier.model is not None]
     cards = [model.card for _, model in learned]
-    unlearned = [(tier.name, *wording) for tier in tiers if (wording := tier.wording) is not None]
+    formulas = [(tier.name, tier.formula.text) for tier in tiers if tier.formula is not None]
     scaler = cards[0].scaler if cards else None
     deciders = (pipeline.RULE, *(tier.name for tier in tiers), pipeline.DEFAULT)
-    cuts = {tier.name: tier.cuts for tier in tiers}
+    cuts = {tier.name: [tier.approve_below, tier.block_from, tier.by_cost, tier.base_rates, spec.costs] for tier in tiers}
     versions = Versions(
         release=_digest(
-            [spec, features.hash, rules.version, [(card.name, card.version, card.onnx_sha256) for card in cards], cuts, *unlearned]
+            [spec, features.hash, rules.version, [(card.name, card.version, card.onnx_sha256) for card in cards], cuts, *formulas]
         ),
         features=features.hash[:12],
         rules=rules.version[:12],
         models={name: f"{model.card.name}/{model.card.version}" for name, model in learned}
-        | {name: f"{kind}/{text if kind == 'callable' else _digest(text)}" for name, kind, text in unlearned},
+        | {name: f"expression/{_digest(text)}" for name, text in formulas},
         calibration={name: model.card.calibration_sha256[:12] for name, model in learned},
         thresholds=_digest(cuts),
     )
@@ -124,6 +130,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         decoder=Decoder(spec),
         state=state,
         shared=shared,
+        labels=labels,
         features=features,
         rules=rules,
         tiers=tiers,
@@ -133,6 +140,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         encoder=encoder,
         versions=versions,
         numeric=features.places(scaler.names if scaler else ()),
+        costs=None if spec.costs is None else Costs(spec.costs),
         explains="reasons" in _verdict_fields(spec, features).values(),
     )
 
@@ -145,17 +153,21 @@ def inputs_of(serving: pipeline.Serving, card: Card, events: Sequence[Mapping[st
     plan = pipeline.plan([segment_of(events, key=serving.spec.pipeline.key)], serving)
     if plan.rejects:
         raise ModelRejected(f"a smoke example is no event of this pipeline: {plan.rejects[0].path}: {plan.rejects[0].message}")
-    features, ngrams, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving)
+    features, ngrams, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving, serving.labels.new())
     return Inputs(scale(features.values[:, serving.features.places(card.scaler.names)], card.scaler), ngrams)
 
 
 def measured(
-    plan: Plan, states: Sequence[PartitionState], shared: SharedState, serving: pipeline.Serving
+    plan: Plan, states: Sequence[PartitionState], shared: SharedState, serving: pipeline.Serving, labels: LabelState | None = None
 ) -> tuple[FeatureSet, Ngrams | None, Remembered]:
     """Gives the features that `decide` would decide by, and moves the states as it would: for whoever wants no verdict."""
     remembered = serving.state.advance(plan, states)
-    answered = serving.shared.answer(len(plan), remembered, SharedRead(serving.shared.asks(plan), shared))
-    features, ngrams = serving.features.measure(plan, {}, np.hstack((remembered.values, answered.values)))
+    read = SharedRead(serving.shared.asks(plan), shared)
+    windows = [remembered.values, serving.shared.answer(len(plan), remembered, read).values]
+    if serving.labels.stores:
+        known = None if labels is None else LabelRead(labels)
+        windows.append(serving.labels.answer(plan, remembered, known, read).values)
+    features, ngrams = serving.features.measure(plan, None, np.hstack(windows))
     return features, ngrams, remembered
 
 
@@ -187,18 +199,57 @@ def example_features(features: FeatureSet, given: Mapping[str, float]) -> Featur
     return replace(features, values=values)
 
 
-def _rehearsed(plan: Plan, serving: pipeline.Serving) -> Outcome:
-    """Decides from an empty state; somebody's own Python is not asked, which may take its time or call a paid service."""
-    steps = pipeline.deciding(plan, pipeline.Read(), [serving.state.new()], serving, 0, lambda: 0.0)
-    return answered_here(steps, with_plugins=False)
-
-
 def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key: str | None = None) -> Segment:
     """Gives events as the records of one partition, all of time 0, keyed by their field `key`."""
     n = len(events)
     values = [msgspec.json.encode(event) for event in events]
     keys = [None if key is None or event.get(key) is None else str(event[key]).encode() for event in events]
     return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), keys, values, [()] * n)
+
+
+def _tier(spec: PipelineSpec, name: str, model: Model) -> Tier:
+    card, cuts = model.card, spec.thresholds
+    approve, block = _fixed(cuts.approve, card.approve), _fixed(cuts.block, card.block)
+    base_rates = None
+    if cuts.base_rate is not None:
+        if card.base_rate is None:
+            raise ModelRejected(f"tier {name}: the card says no base_rate, so `thresholds.base_rate` cannot move it", "train a new version")
+        base_rates = card.base_rate, cuts.base_rate
+    if approve is not None and block is not None and approve > block:
+        raise ModelRejected(
+            f"tier {name}: approve below {approve:g} lies above block from {block:g}", "set [thresholds] in the pipeline file"
+        )
+    return Tier(name, model, approve, block, by_cost=(cuts.approve == "cost", cuts.block == "cost"), base_rates=base_rates)
+
+
+def _fixed(cut: str | float, promise: Threshold) -> float | None:
+    """The number for all rows; None where a promise is not reachable, and where costs say it row by row."""
+    if isinstance(cut, str):
+        return promise.value if cut == "card" else None
+    return cut
+
+
+def _formula_tier(spec: PipelineSpec, place: int, types: Mapping[str, str]) -> Tier:
+    tier, cuts = spec.tiers[place], spec.thresholds
+    formula = compile_formula(tier.expression or "", types, f"tiers[{place}].expression")
+    approve, block = (None if isinstance(cut, str) else cut for cut in (cuts.approve, cuts.block))
+    return Tier(tier.name, None, approve, block, formula, (cuts.approve == "cost", cuts.block == "cost"))
+
+
+def _check_tiers(tiers: Sequence[Tier], features: FeaturePlan) -> None:
+    first: Card | None = None
+    for tier in tiers:
+        if tier.model is None:
+            continue
+        card = tier.model.card
+        first = first or card
+        unknown = [name for name in card.scaler.names if name not in features.place]
+        if unknown:
+            raise ModelRejected(f"tier {tier.name} needs features this pipeline does not compute: {', '.join(unknown)}")
+        if card.task != "binary":
+            raise ModelRejected(f"tier {tier.name}: task {card.task} cannot be routed by one probability", "serve a binary model")
+        if card.scaler != first.scaler:
+            raise ModelRejected(f"tier {tier.name} scales its inputs differently from the first model", "train both on one feature vector")
 
 
 def _explainer(tier: Tier) -> ModelReasons | None:

@@ -38,7 +38,7 @@ def trace(
         return {"event": {"bytes": len(value or b"")}, "dead_letter": describe(plan.rejects[0], segment)}
     outcome = pipeline.decide(plan, pipeline.Read(), [serving.state.new()], serving, now_ms, clock)
     windows = serving.state.advance(plan, [serving.state.new()]).values
-    features, ngrams = serving.features.measure(plan, {}, windows)
+    features, ngrams = serving.features.measure(plan, None, windows)
     inputs = pipeline.vectorise(features, ngrams, serving)
     flags = [name for bit, name in FLAG_NAMES.items() if int(plan.flags[0]) & bit]
     return {

@@ -33,7 +33,7 @@ def asyncapi(spec: PipelineSpec) -> str:
         channels[role] = {
             "address": f"{spec.namespace}.{suffix}",
             "description": description,
-            "messages": {role: _message(role, schema)},
+            "messages": {role: _message(role, "label.v1.json" if role == "labels" and spec.labels is not None else schema)},
         }
         operations[f"{'send' if sent else 'receive'}_{role}"] = {
             "action": "send" if sent else "receive",

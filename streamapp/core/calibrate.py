@@ -29,6 +29,17 @@ def probability(margins: Float64, task: Task, calibration: Calibration) -> Float
     return softmax(cooled) if task == "multi_class" else logistic(cooled)
 
 
+def at_base_rate(believed: Float64, trained: float, live: float) -> Float64:
+    """Takes probabilities that are true where the share of positives is `trained`; gives what they are where it is `live`.
+
+    Of Bayes, when only the share has moved and positives look as they did: the odds change by the ratio of the shares' odds (Elkan 2001,
+    theorem 2; Saerens, Latinne and Decaestecker 2002, equation 4). Law: order is kept, 0 and 1 stay.
+    """
+    positive = believed * (live / trained)
+    moved: Float64 = positive / (positive + (1.0 - believed) * ((1.0 - live) / (1.0 - trained)))
+    return moved
+
+
 def logistic(margins: Float64) -> Float64:
     """Gives 1 / (1 + exp(-m)) of any shape, without overflow: only exp of what is not positive is taken."""
     tail = np.exp(-np.abs(margins))

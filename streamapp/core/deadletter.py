@@ -12,6 +12,8 @@ _STREAMS = "__streams.errors."
 _OURS = ("dlq.", "source-offset")
 FIRST_FAILED_AT = "dlq.first-failed-at"
 REPLAY_COUNT = "dlq.replay-count"
+#: Where the record came from: events and labels share the topic of dead letters, and each has offsets of its own.
+SOURCE_TOPIC = f"{_STREAMS}topic"
 
 
 def dead_letter(reject: Reject, segment: Segment, now_ms: int) -> tuple[bytes | None, bytes | None, Headers]:
@@ -23,7 +25,7 @@ def dead_letter(reject: Reject, segment: Segment, now_ms: int) -> tuple[bytes | 
         *kept,
         (f"{_STREAMS}exception", reject.code.encode()),
         (f"{_STREAMS}message", reject.message.encode("utf-8", "backslashreplace")),
-        (f"{_STREAMS}topic", segment.topic.encode()),
+        (SOURCE_TOPIC, segment.topic.encode()),
         (f"{_STREAMS}partition", b"%d" % segment.partition),
         (f"{_STREAMS}offset", b"%d" % segment.offsets[reject.index]),
         ("dlq.reason", reject.code.encode()),

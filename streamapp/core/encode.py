@@ -112,10 +112,8 @@ class VerdictEncoder:
             hashes.append(digest.hexdigest())
         return hashes
 
-    def labels(self, outcome: Outcome) -> Iterable[Any]:
-        """Gives the labels of each row's tier; where all tiers have one positive class, that from a calibrated one half on."""
-        if outcome.labels is not None:
-            return outcome.labels.tolist()  # type: ignore[no-any-return]
+    def labels(self, outcome: Outcome) -> Iterable[msgspec.Raw]:
+        """Gives the positive label where the calibrated probability is at least one half."""
         return [self._labels[sure] for sure in (outcome.probability >= 0.5).tolist()]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.cascade import Degraded, TierUse
+from streamapp.core.cascade import Degraded
 from streamapp.core.events import Plan
 from streamapp.core.explain import Reason
 from streamapp.core.features import FeatureSet
@@ -35,5 +35,3 @@ class Outcome:
     stage_ms: dict[str, float]
     steps: list[Step]  #                      how the partitions' states moved: the delta for the log
     shared: Mapping[str, SharedEntries] = field(default_factory=dict)  # by store: what other workers are told once this is acknowledged
-    labels: npt.NDArray[np.object_] | None = None  #  n tuples; None where each tier has one positive class
-    uses: Sequence[TierUse] = ()  #                     of a cascade of several tiers

@@ -11,9 +11,11 @@ UNDECIDED = -1
 
 
 def route_by_thresholds(
-    probability: npt.NDArray[np.float64], approve_below: float | None, block_from: float | None
+    probability: npt.NDArray[np.float64],
+    approve_below: npt.NDArray[np.float64] | float | None,
+    block_from: npt.NDArray[np.float64] | float | None,
 ) -> npt.NDArray[np.int8]:
-    """Takes probabilities [n]; gives routes [n]: block at `block_from` or above, approve below `approve_below`, people between.
+    """Takes probabilities [n] and cuts, one for all or one for each; gives routes [n]: block from, approve below, people between.
 
     Law: monotone, a higher probability never gets a milder route. A promise that is not reachable (None) sends its band to
     people. NaN (no model answered) stays UNDECIDED.

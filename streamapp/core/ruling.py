@@ -19,10 +19,9 @@ from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.field_checks import FIELD_KINDS
 from streamapp.core.fields import integer_bounds
 from streamapp.core.implied import Domain, Range
+from streamapp.core.labels import window_features
 from streamapp.core.rules import check_rules
-from streamapp.core.shared import SharedPlan
 from streamapp.core.spec import FieldSpec, ListSpec, PipelineSection, PipelineSpec, StateSection
-from streamapp.core.state import StatePlan
 from streamapp.core.velocity import duration_ms, parse_velocity
 
 #: Types of the fields whose values, and whose texts, can be on a list of each kind.
@@ -63,7 +62,7 @@ def check_ruling(spec: PipelineSpec, mistakes: Mistakes) -> None:
     whole = _readable(spec)
     for name, listed in spec.lists.items():
         _check_list(name, listed, whole, mistakes)
-    features = FeaturePlan(whole, (*StatePlan(whole).features, *SharedPlan(whole).features)).definitions
+    features = FeaturePlan(whole, window_features(whole)).definitions
     words = vocabulary(whole, features)
     unsure = _unsure(spec, whole)
     skip = [place for place, rule in enumerate(spec.rules) if not _complete(rule) or unsure.search(rule.when)]

@@ -15,10 +15,9 @@ from streamapp.core.events import FLAG_NAMES
 from streamapp.core.explain import LAST_RESORTS, NGRAM_GROUPS
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.fields import EVENT_ID, TENANT, id_bounds, integer_bounds
+from streamapp.core.labels import LabelPlan, window_features
 from streamapp.core.route import ROUTE_NAMES
-from streamapp.core.shared import SharedPlan
 from streamapp.core.spec import FieldSpec, PipelineSpec
-from streamapp.core.state import StatePlan
 from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS
 
 Schema = dict[str, Any]
@@ -37,6 +36,7 @@ def export(spec: PipelineSpec) -> dict[str, str]:
         "event.v1.json": event_schema(spec),
         "verdict.v1.json": verdict_schema(spec),
         **({"decision.v1.json": decision_schema(spec)} if spec.verdict.decisions else {}),
+        **({"label.v1.json": label_schema(spec)} if LabelPlan(spec).stores else {}),
         "dead-letter-headers.v1.json": dead_letter_headers_schema(),
     }
     files = {f"{name}/{file}": json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for file, schema in schemas.items()}
@@ -59,6 +59,24 @@ def event_schema(spec: PipelineSpec) -> Schema:
         "required": [name for name, field in spec.event.fields.items() if field.required],
         "additionalProperties": True,
     }
+
+
+def label_schema(spec: PipelineSpec) -> Schema:
+    """Gives the schema of what says that an event turned out to be fraud, or not; bad ones become dead letters."""
+    schema = event_schema(LabelPlan(spec).spec)
+    time_field = spec.event.time_field
+    for name in ("event_id", time_field):  # an event may leave them out, a label says which event it means
+        member = schema["properties"][name]
+        kinds = [kind for kind in member.pop("anyOf", ()) if kind.get("type") != "null"]
+        schema["properties"][name] = {**member, "anyOf": kinds} if kinds else {**member, "type": ["string", "integer"]}
+    schema["properties"]["event_id"]["description"] = "The event it is about"
+    schema["properties"][time_field]["description"] = "When the event happened, as the event says"
+    time = {"anyOf": [{"type": "string", "format": "date-time"}, _EPOCH_MS, {"type": "null"}]}
+    schema["properties"]["labelled_at"] |= time
+    said = "What turned out to be true of one event. The latest word counts; the same word may come any number of times."
+    schema |= {**_head(spec, "label", f"Label of {spec.pipeline.name}", said)}
+    schema["required"] = ["event_id", time_field, *schema["required"]]
+    return schema
 
 
 def _time(unit: str) -> Schema:
@@ -172,7 +190,7 @@ def verdict_schema(spec: PipelineSpec) -> Schema:
 def decision_schema(spec: PipelineSpec) -> Schema:
     """Gives the schema of the decisions log: the verdict with what training, replay and parity need."""
     number = {"type": ["number", "null"]}
-    defined = FeaturePlan(spec, (*StatePlan(spec).features, *SharedPlan(spec).features)).definitions
+    defined = FeaturePlan(spec, window_features(spec)).definitions
     features = {one.name: {**number, "description": one.description} for one in defined}
     schema = verdict_schema(spec)
     added: Schema = {"features": _object(features)}

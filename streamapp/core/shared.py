@@ -105,9 +105,12 @@ class SharedPlan:
     def __init__(self, spec: PipelineSpec) -> None:
         velocity, _ = parse_velocity(spec.velocity, {name: one.type for name, one in spec.event.fields.items()})
         local = local_entities(spec)
-        self.stores: tuple[StoreSpec, ...] = tuple(store for store in velocity.stores if store.entity not in local)
-        self._answered = tuple(feature for feature in velocity.features if feature.entity not in local)
-        self.features: tuple[VelocityFeature, ...] = (*self._answered, *map(_indicator, self.stores))
+        self.stores: tuple[StoreSpec, ...] = tuple(
+            store for store in velocity.stores if store.fed_by == "events" and store.entity not in local
+        )
+        names = {store.name for store in self.stores}
+        self._answered = tuple(feature for feature in velocity.features if feature.store in names)
+        self.features: tuple[VelocityFeature, ...] = (*self._answered, *map(indicator, self.stores))
         self.names = tuple(feature.name for feature in self.features)
         self.keep_ms = max((store.plan.keep_ms for store in self.stores), default=0)
         self.horizon_ms, self._skew_max_ms = duration_ms(spec.state.horizon), duration_ms(spec.state.skew_max)
@@ -125,12 +128,7 @@ class SharedPlan:
         hashed: dict[str, Int64] = {}
         asked: dict[str, Entries] = {}
         for store in self.stores:
-            if store.fed_by == "labels":  # events only ask: the truth comes by another topic
-                name = entries(StoreSpec(store.name, store.entity, "labels", (), (), store.plan), plan.column, hashed)[0]
-                value, key = np.zeros((len(plan), len(store.values)), np.int64), np.zeros((len(plan), len(store.keys)), np.int64)
-                asked[store.name] = Entries(name, value, key, np.full(len(plan), QUERY, np.int8))
-            else:
-                asked[store.name] = Entries(*entries(store, plan.column, hashed))
+            asked[store.name] = Entries(*entries(store, plan.column, hashed))
         skewed = plan.event_time > plan.received_at + self._skew_max_ms
         return Asks(asked, int(np.where(skewed, plan.received_at, plan.event_time).max(initial=0)))
 
@@ -156,7 +154,7 @@ class SharedPlan:
             mode, new = _modes(read.state, store, ids, time, fresh & there)
             answers = read.state.stores[store.name].advance(name, time, high, value, key, mode)
             new &= (answers.flags & Flag.LATE) == 0
-            if store.fed_by == "events" and new.any():
+            if new.any():
                 written[store.name] = SharedEntries(name[new], ids[new], time[new], value[new], key[new])
             indicator = len(self._answered) + place
             values[order, indicator] = 1.0 if read.missing else ~there
@@ -177,9 +175,6 @@ class SharedPlan:
 def _modes(state: SharedState, store: StoreSpec, ids: Int64, time: Int64, taking_part: Bool) -> tuple[Int8, Bool]:
     """Gives each row's mode, and whether its event is new to the store: one that came back after a crash asks, and is not counted twice."""
     mode, new = np.zeros(len(time), np.int8), np.zeros(len(time), np.bool_)
-    if store.fed_by == "labels":
-        mode[taking_part] = QUERY
-        return mode, new
     part = time[taking_part]
     admission = state.seen[store.name].admit(ids[taking_part], part, part, state.clock[store.name])
     new[taking_part] = ~admission.duplicate
@@ -188,7 +183,8 @@ def _modes(state: SharedState, store: StoreSpec, ids: Int64, time: Int64, taking
     return mode, new
 
 
-def _indicator(store: StoreSpec) -> VelocityFeature:
+def indicator(store: StoreSpec) -> VelocityFeature:
+    """Gives the feature that is 1 where the windows of a store are not known."""
     name = f"{store.name.replace('.', '_')}_windows_missing"
     told = f"1 where the windows of {store.entity} are not known: no {store.entity}, or their store did not answer"
     return VelocityFeature(name, name, store.name, -1, "missing", store.entity, 0, 0, 1.0, told)

@@ -8,17 +8,24 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from streamapp.core.costs import CostsSection, check_costs
 from streamapp.core.document import Mistakes, key_lines, nearest, read
 from streamapp.core.errors import ConfigError
 from streamapp.core.expressions import parse_expression
 from streamapp.core.field_checks import FIELD_KINDS, RESERVED_FIELDS, check_fields
-from streamapp.core.tier_spec import Count, RouteName, Text, ThresholdsSection, TierSpec, check_tiers
 from streamapp.core.velocity import duration_ms, parse_velocity
 
+Count = Annotated[int, Meta(ge=1)]
+Text = Annotated[str, Meta(min_length=1)]
+RouteName = Literal["approve", "review", "block"]
 FieldKind = Literal["id", "text", "string", "json", "number", "integer", "boolean"]
 TopicName = Literal[
     "events", "approve", "review", "block", "decisions", "dead_letters", "late", "labels", "monitoring", "control"
 ]  # fmt: skip
+
+#: What a label says beside event_id and event_time, and the label that takes back what was said before.
+LABEL_FIELDS = ("label", "labelled_at", "weight", "source")
+UNKNOWN_LABEL = "unknown"
 
 #: What a rule sees of a field, by its type: "private" is a string that is never quoted; a json field cannot be read by rules.
 RULE_TYPES: Mapping[str, str] = {
@@ -127,6 +134,27 @@ class ListSpec(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Text, ...] = ()  #            always on it, whatever the topic says
 
 
+class TierSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One scorer of the cascade: a model (the newest version unless `version` names one), or an expression that gives the probability."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+    model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")] | None = None
+    expression: Text | None = None  #   over features and number fields; its cuts are numbers in [thresholds]
+    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")] | None = None
+
+
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class ThresholdsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """Probability cuts: the card's promise, a number, or what `[costs]` makes cheapest; and the route when nothing else decides."""
+
+    block: Literal["card", "cost"] | Probability = "card"
+    approve: Literal["card", "cost"] | Probability = "card"
+    base_rate: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None  # share of positives now, where it is no longer the card's
+    default_route: RouteName = "review"
+
+
 class DriftSection(msgspec.Struct, frozen=True, kw_only=True):
     """When a window closes (event time, or n events) and what raises an alarm."""
 
@@ -175,6 +203,13 @@ class StateSection(msgspec.Struct, frozen=True, kw_only=True):
     skew_max: Text = "5m"  #   an event time further ahead of the broker's is flagged and replaced by it
 
 
+class LabelsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """What the labels topic may say of an event; `unknown` is always allowed and takes back what was said before."""
+
+    positive: tuple[Text, ...]
+    negative: tuple[Text, ...]
+
+
 class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one pipeline file says."""
 
@@ -185,11 +220,13 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     velocity: dict[str, Any] = {}  #   read by core.velocity, table by table
     entities: EntitiesSection = EntitiesSection()
     state: StateSection = StateSection()
+    labels: LabelsSection | None = None
     vector: VectorSection = VectorSection()
     rules: tuple[RuleSpec, ...] = ()
     lists: dict[str, ListSpec] = {}
     tiers: tuple[TierSpec, ...] = ()
     thresholds: ThresholdsSection = ThresholdsSection()
+    costs: CostsSection | None = None
     drift: DriftSection = DriftSection()
     verdict: VerdictSection = VerdictSection()
     topics: TopicsSection = TopicsSection()
@@ -223,14 +260,17 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "", more: C
     check_fields(fields, mistakes)
     if partial.event is not None:
         _check_time(spec.event, fields, mistakes)
-    check_tiers(spec.tiers, spec.thresholds, mistakes)
+    _check_tiers(spec, mistakes)
     _check_rules(spec.rules, mistakes)
+    by_cost = "cost" in (spec.thresholds.block, spec.thresholds.approve)
+    check_costs(spec.costs, by_cost, [name for name, one in fields.items() if one.type in ("number", "integer")], mistakes)
     _check_routes(spec.thresholds, spec.tiers, spec.topics, mistakes)
     if fields:
         if partial.pipeline is not None and partial.pipeline.key is not None:
             _check_key(spec.pipeline, fields, mistakes)
         _check_features(spec, mistakes)
         _check_state(spec, fields, mistakes)
+        _check_labels(spec, mistakes)
         if more is not None:
             more(spec, mistakes)
     mistakes.raise_if_any()
@@ -243,6 +283,19 @@ def _check_time(event: EventSection, fields: Mapping[str, FieldSpec], mistakes: 
         mistakes.add("event.time_field", f"`{name}` is a field of every event that means something else; take another name")
     elif name in fields:
         mistakes.add("event.time_field", f"`{name}` is declared as a field as well; remove [event.fields.{name}], the time is always there")
+
+
+def _check_tiers(spec: PipelineSpec, mistakes: Mistakes) -> None:
+    for place, tier in enumerate(spec.tiers):
+        if (tier.model is None) == (tier.expression is None):
+            mistakes.add(f"tiers[{place}]", f"{tier.name}: name either a `model` or an `expression`")
+        elif tier.expression is not None:
+            if tier.version is not None:
+                mistakes.add(f"tiers[{place}].version", f"{tier.name}: an expression has no versions; remove it")
+            if isinstance(tree := parse_expression(tier.expression), str):
+                mistakes.add(f"tiers[{place}].expression", f"{tier.name}: {tree}")
+            for cut in (cut for cut in ("approve", "block") if getattr(spec.thresholds, cut) == "card"):
+                mistakes.add(f"thresholds.{cut}", f"tier {tier.name} is an expression and has no card; write a probability")
 
 
 def _check_key(pipeline: PipelineSection, fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:
@@ -291,6 +344,28 @@ def _check_state(spec: PipelineSpec, fields: Mapping[str, FieldSpec], mistakes: 
     for name in spec.entities.colocated:
         if name not in ids:
             mistakes.add("entities.colocated", f'`{name}` is no declared field of type "id"{nearest(name, ids)}')
+
+
+def _check_labels(spec: PipelineSpec, mistakes: Mistakes) -> None:
+    tables = {name: table for name, table in spec.velocity.items() if isinstance(table, Mapping) and table.get("fed_by") == "labels"}
+    for name, table in tables.items():
+        if table.get("entity") in LABEL_FIELDS:
+            said = f"`{table['entity']}` is what a label says itself and cannot be its entity; rename the field of the event"
+            mistakes.add(f"velocity.{name}.entity", said)
+    meaning: Any = spec.labels  # what could not be read of it is None
+    if meaning is None:
+        for name in tables:
+            said = 'there is no [labels] that says what may be true; add [labels] with positive = ["fraud"], negative = ["genuine"]'
+            mistakes.add(f"velocity.{name}.fed_by", said)
+        return
+    lists = {key: getattr(meaning, key) or () for key in ("positive", "negative")}
+    for key, words in lists.items():
+        if not words and getattr(meaning, key) is not None:
+            mistakes.add(f"labels.{key}", 'names no label; write at least one, such as ["fraud"]')
+    said_twice = [word for word in lists["positive"] if word in (*lists["negative"], UNKNOWN_LABEL)]
+    said_twice += [word for word in lists["negative"] if word == UNKNOWN_LABEL]
+    for word in said_twice:
+        mistakes.add("labels", f"`{word}` is both, or is what takes a label back; remove it from one of the lists")
 
 
 def local_entities(spec: PipelineSpec) -> tuple[str, ...]:

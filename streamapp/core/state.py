@@ -64,8 +64,9 @@ class StatePlan:
     def __init__(self, spec: PipelineSpec) -> None:
         velocity, _ = parse_velocity(spec.velocity, {name: field.type for name, field in spec.event.fields.items()})
         local = local_entities(spec)
-        self.stores: tuple[StoreSpec, ...] = tuple(store for store in velocity.stores if store.entity in local)
-        self.features: tuple[VelocityFeature, ...] = tuple(feature for feature in velocity.features if feature.entity in local)
+        self.stores: tuple[StoreSpec, ...] = tuple(store for store in velocity.stores if store.fed_by == "events" and store.entity in local)
+        names = {store.name for store in self.stores}
+        self.features: tuple[VelocityFeature, ...] = tuple(feature for feature in velocity.features if feature.store in names)
         self.names = tuple(feature.name for feature in self.features)
         self._horizon_ms, self._skew_max_ms = duration_ms(spec.state.horizon), duration_ms(spec.state.skew_max)
         self._dedupe = spec.state.dedupe

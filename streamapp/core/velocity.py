@@ -6,6 +6,13 @@
     aggregates = ["count", "sum:amount", "distinct:merchant_id"]          # features card_1h_count, card_1h_sum_amount, ...
 
 Tables over one entity (and one feed) share a store: each event is kept once, however many windows look at it.
+
+    [velocity.terminal_known_7d]
+    entity = "terminal_id"
+    window = "7d"
+    delay = "7d"                                                          # how long the truth takes to come
+    fed_by = "labels"                                                     # what turned out to be true of the entity's events
+    aggregates = ["count", "risk"]                                        # labels known; their weighted share of positives
 """
 
 from __future__ import annotations
@@ -30,8 +37,13 @@ KEYS = (
     "other", "fed_by", "description",
 )  # fmt: skip
 BARE = ("count", "since")
+LABEL_KEYS = ("entity", "window", "aggregates", "delay", "grace", "cap", "default", "fed_by", "description")
 NUMBERS, NAMES = ("number", "integer"), ("id", "string", "text")
 GRACE, CAP, COLD_BELOW, DECIMALS = "5m", 4096, 10, 2
+#: What a label window may be asked, and where it lies among the three sums that every label store keeps per window.
+LABELLED: Mapping[str, int] = {"count": 0, "positives": 2, "risk": 2}
+#: How far the partition that is furthest behind may lag and still find what labels say.
+LABEL_GRACE = "1d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +56,16 @@ class ValueColumn:
     other: float = 0.0
 
 
+#: The columns of a label store: labels, their weights, and the weights of the positive ones. Corrections are entries that take back.
+LABEL_VALUES = (ValueColumn("labels", 0), ValueColumn("weight", 3), ValueColumn("positive", 3))
+
+
 @dataclass(frozen=True, slots=True)
 class VelocityFeature:
-    """One named feature: where its number is (`store`, `position` in Answers.value), and what stands for NaN."""
+    """One named feature: where its number is (`store`, `position` in Answers.value), and what stands for NaN.
+
+    A risk stands for two numbers: the sum at `position` divided by the one before it.
+    """
 
     name: str
     velocity: str
@@ -147,7 +166,7 @@ class _Ask:
     label: str
 
 
-def _ask(label: Any, mistakes: _Mistakes, fields: Mapping[str, str], fed_by: str) -> _Ask | None:
+def _ask(label: Any, mistakes: _Mistakes, fields: Mapping[str, str]) -> _Ask | None:
     """Takes "count" or "sum:amount"; gives what it means, or None after saying what is wrong."""
     kind, colon, name = label.partition(":") if isinstance(label, str) else ("", "", "")
     if kind not in KINDS:
@@ -161,7 +180,7 @@ def _ask(label: Any, mistakes: _Mistakes, fields: Mapping[str, str], fed_by: str
     if kind in BARE:
         return _Ask(kind, None, None, label)
     wanted = NUMBERS if kind in ("sum", "mean", "max") else NAMES
-    if fed_by == "events" and fields.get(name) not in wanted:
+    if fields.get(name) not in wanted:
         known = [field for field, type_name in fields.items() if type_name in wanted]
         there = ", ".join(known) or "none"
         mistakes.say("aggregates", f"{label!r} needs a declared field of type {' or '.join(wanted)}; there are: {there}")
@@ -238,43 +257,29 @@ def parse_velocity(tables: Mapping[str, Any], fields: Mapping[str, str]) -> tupl
 def _read(name: str, mistakes: _Mistakes, fields: Mapping[str, str], drafts: dict[str, _Draft], features: list[VelocityFeature]) -> None:
     """Reads one table into its store's draft and the list of features."""
     table = mistakes.table
-    mistakes.unknown(KEYS)
     entity, fed_by = table.get("entity"), table.get("fed_by", "events")
+    mistakes.unknown(KEYS)
     if fields.get(entity if isinstance(entity, str) else "") not in NAMES:
         mistakes.say("entity", f"{entity!r} is no declared field of type {' or '.join(NAMES)}")
     if fed_by not in ("events", "labels"):
         mistakes.say("fed_by", 'must be "events" or "labels"')
+    if fed_by == "labels":
+        _read_labelled(name, mistakes, drafts, features)
+        return
     window = Window(
         mistakes.duration("window", "0s", 1), mistakes.duration("delay", "0s", 0), mistakes.switch("include_current", default=True)
     )
-    shared = {
-        "grace": mistakes.duration("grace", GRACE, 0),
-        "cap": mistakes.whole("cap", CAP, 1, CAP_MAX),
-        "cold_below": mistakes.whole("cold_below", COLD_BELOW, 0, 1 << 20),
-    }
-    labels = table.get("aggregates")
-    if not isinstance(labels, Sequence) or isinstance(labels, str) or not labels:
-        mistakes.say("aggregates", 'must be a list such as ["count", "sum:amount"]')
-        labels = []
-    asks = [ask for label in labels if (ask := _ask(label, mistakes, fields, str(fed_by))) is not None]
-    priors, defaults = mistakes.numbers("prior"), mistakes.numbers("default")
-    for label in (*priors, *defaults):
+    grace, cap = mistakes.duration("grace", GRACE, 0), mistakes.whole("cap", CAP, 1, CAP_MAX)
+    cold_below = mistakes.whole("cold_below", COLD_BELOW, 0, 1 << 20)
+    labels = _aggregates(mistakes, '["count", "sum:amount"]')
+    asks = [ask for label in labels if (ask := _ask(label, mistakes, fields)) is not None]
+    priors, defaults = mistakes.numbers("prior"), _defaults(mistakes, labels)
+    for label in priors:
         if label not in labels:
-            mistakes.say("prior" if label in priors else "default", f"{label!r} is not among the aggregates")
-    if not isinstance(entity, str) or not asks or fed_by not in ("events", "labels"):
+            mistakes.say("prior", f"{label!r} is not among the aggregates")
+    if not isinstance(entity, str) or not asks or fed_by != "events":
         return
-    store = entity if fed_by == "events" else f"{entity}.labels"
-    draft = drafts.get(store)
-    if draft is None:
-        draft = _Draft(name, entity, fed_by, shared["grace"], shared["cap"], shared["cold_below"], [], [], [], [])
-        drafts[store] = draft
-    for key, mine, theirs in (
-        ("grace", shared["grace"], draft.grace_ms),
-        ("cap", shared["cap"], draft.cap),
-        ("cold_below", shared["cold_below"], draft.cold_below),
-    ):
-        if mine != theirs:
-            mistakes.say(key, f"differs from velocity.{draft.first}, which shares the events of `{entity}`; write the same value in both")
+    draft = _draft(drafts, entity, _Draft(name, entity, "events", grace, cap, cold_below, [], [], [], []), mistakes)
     at = _position(draft.windows, window)
     for ask in asks:
         column = 0
@@ -284,22 +289,74 @@ def _read(name: str, mistakes: _Mistakes, fields: Mapping[str, str], drafts: dic
             column = _position(draft.keys, ask.key)
         position = _position(draft.aggregates, Aggregate(ask.kind, at, column, priors.get(ask.label)))
         absent = float(window.length_ms) if ask.kind == "since" else 0.0
-        default = defaults.get(ask.label, absent)
-        described = str(table.get("description", "")) or f"{ask.label} of {entity} over {table.get('window')}"
-        features.append(
-            VelocityFeature(
-                f"{name}_{ask.label.replace(':', '_')}",
-                name,
-                store,
-                position,
-                ask.label,
-                entity,
-                window.length_ms,
-                window.delay_ms,
-                default,
-                described,
-            )
-        )
+        features.append(_feature(name, table, entity, window, position, ask.label, defaults.get(ask.label, absent)))
+
+
+def _read_labelled(name: str, mistakes: _Mistakes, drafts: dict[str, _Draft], features: list[VelocityFeature]) -> None:
+    """Reads one table whose windows look at labels; they end `delay` before the event, so that nothing knows its own answer."""
+    table = mistakes.table
+    for key in table:
+        if key in KEYS and key not in LABEL_KEYS:
+            mistakes.say(key, f"says nothing about labels, which know {', '.join(LABELLED)}; remove it")
+    window = Window(mistakes.duration("window", "0s", 1), mistakes.duration("delay", "0s", 1))
+    grace, cap = mistakes.duration("grace", LABEL_GRACE, 0), mistakes.whole("cap", CAP, 1, CAP_MAX)
+    labels = _aggregates(mistakes, '["count", "risk"]')
+    asked = [label for label in labels if label in LABELLED]
+    for label in labels:
+        if label not in LABELLED:
+            mistakes.say("aggregates", f"{label!r} is nothing that labels know; there are {', '.join(LABELLED)}")
+    defaults, entity = _defaults(mistakes, labels), table.get("entity")
+    if not isinstance(entity, str) or not asked:
+        return
+    draft = _draft(drafts, f"{entity}.labels", _Draft(name, entity, "labels", grace, cap, 0, [], list(LABEL_VALUES), [], []), mistakes)
+    at = _position(draft.windows, window)
+    first = _position(draft.aggregates, Aggregate("sum", at, 0))
+    for column in range(1, len(LABEL_VALUES)):
+        _position(draft.aggregates, Aggregate("sum", at, column))
+    features += [
+        _feature(name, table, entity, window, first + LABELLED[label], label, defaults.get(label, 0.0), f"{entity}.labels")
+        for label in asked
+    ]
+
+
+def _aggregates(mistakes: _Mistakes, example: str) -> Sequence[Any]:
+    labels = mistakes.table.get("aggregates")
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or not labels:
+        mistakes.say("aggregates", f"must be a list such as {example}")
+        return []
+    return labels
+
+
+def _defaults(mistakes: _Mistakes, labels: Sequence[Any]) -> dict[str, float]:
+    defaults = mistakes.numbers("default")
+    for label in defaults:
+        if label not in labels:
+            mistakes.say("default", f"{label!r} is not among the aggregates")
+    return defaults
+
+
+def _draft(drafts: dict[str, _Draft], store: str, mine: _Draft, mistakes: _Mistakes) -> _Draft:
+    """Gives the draft of the store, `mine` where it is the first; says where the two differ about what they share."""
+    draft = drafts.setdefault(store, mine)
+    for key, my_value, its_value in (
+        ("grace", mine.grace_ms, draft.grace_ms),
+        ("cap", mine.cap, draft.cap),
+        ("cold_below", mine.cold_below, draft.cold_below),
+    ):
+        if my_value != its_value:
+            said = f"differs from velocity.{draft.first}, which shares the {mine.fed_by} of `{mine.entity}`; write the same value in both"
+            mistakes.say(key, said)
+    return draft
+
+
+def _feature(
+    name: str, table: Mapping[str, Any], entity: str, window: Window, position: int, label: str, default: float, store: str = ""
+) -> VelocityFeature:
+    described = str(table.get("description", "")) or f"{label} of {entity} over {table.get('window')}"
+    return VelocityFeature(
+        f"{name}_{label.replace(':', '_')}", name, store or entity, position, label, entity, window.length_ms, window.delay_ms, default,
+        described,
+    )  # fmt: skip
 
 
 def entries(

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from streamapp.core.features import CATALOGUE, FeatureSet, compute_features, definitions, profile, spec_hash
 from streamapp.core.features import text as text_features
 from streamapp.core.features.catalogue import FeatureDef, feature_spec_hash, markdown
+from streamapp.core.profiles import ProfilePlan
 from streamapp.core.spec import FeaturesSection, NgramsSection, ProfileFeature, TextFeatures
 from streamapp.core.text import text_column
 
@@ -68,30 +70,49 @@ def test_letters_are_what_python_calls_letters() -> None:
             assert lower[code] == ord(char.lower())
 
 
-PROFILES: dict[str, dict[str, Any]] = {
-    "anna": {"account_age_days": 400, "messages_sent_7d": "12"},
-    "ben": {"account_age_days": None, "messages_sent_7d": float("nan")},
-    "carl": {"account_age_days": -3, "messages_sent_7d": 1e9},
-    "dora": {"account_age_days": True, "messages_sent_7d": [1]},
-    "emil": {"account_age_days": "soon", "messages_sent_7d": 10**400},
-}
+PLAN = ProfilePlan.of(["account_age_days", "messages_sent_7d", "karma"])
+DAY_MS = 86_400_000
+NOW_MS = 20_000 * DAY_MS
+
+
+def known(n: int = 1, **values: list[float]) -> npt.NDArray[np.float64]:
+    """Gives what the store knows of n users, NaN where nothing is said."""
+    stored = np.full((n, len(PLAN.columns)), np.nan)
+    for name, given in values.items():
+        stored[:, PLAN.columns.index(name)] = given
+    return stored
+
+
+def compute(spec: Spec, texts: list[str] | None, profiles: npt.NDArray[np.float64] | None, n: int) -> FeatureSet:
+    """Gives the features of n events at NOW_MS."""
+    text = {} if texts is None else text_features.compute(text_column(texts))
+    read = profile.compute(spec.features.profile, PLAN.columns, profiles, np.full(n, NOW_MS))
+    return compute_features(spec, text, read, n)
 
 
 def test_profiles_are_read_defaulted_marked_and_clipped() -> None:
-    keys = ["anna", "ben", "carl", "dora", "emil", "nobody", "anna"]
-    result = compute_features(Spec(text=False, messages_sent_7d=SENT, account_age_days=AGE), None, PROFILES, len(keys), keys)
+    created = [NOW_MS - 400 * DAY_MS, np.nan, NOW_MS + 3 * DAY_MS, NOW_MS - 1, NOW_MS - DAY_MS, 0.0]
+    stored = known(6, account_created_ms=created, messages_sent_7d=[12, np.nan, 1e9, 0, -5, 3])
+    result = compute(Spec(text=False, messages_sent_7d=SENT, account_age_days=AGE), None, stored, 6)
     assert result.names == ("account_age_days", "messages_sent_7d", "account_age_days_missing", "messages_sent_7d_missing")
-    assert result.column("account_age_days").tolist() == [400, 30, 0, 30, 30, 30, 400]
-    assert result.column("messages_sent_7d").tolist() == [12, 0, 1e4, 0, 0, 0, 12]
-    assert result.column("account_age_days_missing").tolist() == [0, 1, 0, 1, 1, 1, 0]
-    assert result.missing.tolist() == [4, 4, 0, 0]
-    assert result.clipped.tolist() == [1, 1, 0, 0]
+    assert result.column("account_age_days").tolist() == [400, 30, 0, 0, 1, 3650]
+    assert result.column("messages_sent_7d").tolist() == [12, 0, 1e4, 0, 0, 3]
+    assert result.column("account_age_days_missing").tolist() == [0, 1, 0, 0, 0, 0]
+    assert result.missing.tolist() == [1, 1, 0, 0]
+    assert result.clipped.tolist() == [1, 2, 0, 0]
     with pytest.raises(KeyError, match="char_count"):
         result.column("char_count")
 
 
-def test_without_profiles_everything_is_missing_and_keys_are_not_needed() -> None:
-    result = compute_features(Spec(account_age_days=AGE), text_column(["a", "b c"]), {}, 2)
+def test_the_age_is_that_of_the_event_in_whole_days() -> None:
+    """The same account, seen by events of different times: no clock, and a second on either side of a day counts."""
+    times = np.array([NOW_MS - 1, NOW_MS, NOW_MS + 1, NOW_MS + DAY_MS - 1, NOW_MS + DAY_MS])
+    read = profile.compute(["account_age_days"], PLAN.columns, known(5, account_created_ms=[float(NOW_MS)] * 5), times)
+    assert read["account_age_days"].tolist() == [0, 0, 0, 0, 1]
+
+
+def test_without_profiles_everything_is_missing() -> None:
+    result = compute(Spec(account_age_days=AGE), ["a", "b c"], None, 2)
     assert result.column("account_age_days").tolist() == [30, 30]
     assert result.column("account_age_days_missing").tolist() == [1, 1]
     assert result.missing[result.names.index("account_age_days")] == 2
@@ -99,13 +120,17 @@ def test_without_profiles_everything_is_missing_and_keys_are_not_needed() -> Non
     assert result.column("word_count").tolist() == [1, 2]
 
 
-def test_keys_and_rows_must_agree() -> None:
-    with pytest.raises(ValueError, match="2 keys for 3 rows"):
-        profile.compute(["account_age_days"], ["a", "b"], PROFILES, 3)
+def test_the_eight_user_features_have_a_fixed_order() -> None:
+    assert profile.USER_FEATURES == (
+        "account_age_days", "is_verified", "follower_count", "messages_sent_7d", "spam_reports_received", "avg_message_length",
+        "reply_rate", "block_rate",
+    )  # fmt: skip
+    everything = dict.fromkeys(reversed(profile.USER_FEATURES), SENT)
+    assert tuple(definition.name for definition in definitions(Spec(text=False, **everything).features))[:8] == profile.USER_FEATURES
 
 
 def test_an_empty_batch() -> None:
-    result = compute_features(Spec(account_age_days=AGE), text_column([]), {}, 0)
+    result = compute(Spec(account_age_days=AGE), [], None, 0)
     assert isinstance(result, FeatureSet) and result.values.shape == (0, len(result.names))
     assert not result.missing.any() and not result.clipped.any()
 
@@ -119,7 +144,7 @@ def test_the_order_is_that_of_the_catalogue_and_strangers_come_last() -> None:
 
 def test_features_are_finite_and_within_bounds() -> None:
     spec = Spec(account_age_days=AGE)
-    result = compute_features(spec, text_column(["", "a" * 10_000, "!" * 9_999, "\ufdfa" * 10_000]), {}, 4)
+    result = compute(spec, ["", "a" * 10_000, "!" * 9_999, "\ufdfa" * 10_000], None, 4)
     for definition, column in zip(definitions(spec.features), result.values.T, strict=True):
         assert np.isfinite(column).all()
         assert ((column >= definition.low) & (column <= definition.high)).all()

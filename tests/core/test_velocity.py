@@ -10,7 +10,7 @@ import pytest
 
 from streamapp.core.errors import ConfigError
 from streamapp.core.velocity import StoreSpec, VelocityPlan, duration_ms, entries, parse_velocity
-from streamapp.core.windows import QUERY, WRITE, Aggregate, Window, WindowStore
+from streamapp.core.windows import Aggregate, Window, WindowStore
 
 FIELDS = {"card_id": "id", "terminal_id": "id", "merchant_id": "id", "amount": "number", "kind": "string", "note": "text"}
 
@@ -36,10 +36,15 @@ prior = { "mean:amount" = 42.5 }
 entity = "terminal_id"
 window = "7d"
 delay = "7d"
-grace = "7d"
 fed_by = "labels"
-aggregates = ["count", "mean:fraud"]
-decimals = { fraud = 0 }
+aggregates = ["count", "risk"]
+[velocity.risk_28d]
+entity = "terminal_id"
+window = "28d"
+delay = "7d"
+fed_by = "labels"
+aggregates = ["positives"]
+default = { positives = 0.5 }
 """
 
 
@@ -56,7 +61,8 @@ def test_tables_over_one_entity_share_a_store() -> None:
     assert card.plan.windows == (Window(600_000), Window(3_600_000, include_current=False))
     assert card.plan.grace_ms == 300_000 and card.plan.cap == 4096 and card.plan.cold_below == 10
     assert Aggregate("mean", 1, 0, 42.5) in card.plan.aggregates
-    assert (risk.name, risk.fed_by, risk.plan.grace_ms, risk.plan.decimals) == ("terminal_id.labels", "labels", 604_800_000, (0,))
+    assert (risk.name, risk.fed_by, risk.plan.grace_ms, risk.plan.decimals) == ("terminal_id.labels", "labels", 86_400_000, (0, 3, 3))
+    assert risk.plan.aggregates == tuple(Aggregate("sum", window, column) for window in (0, 1) for column in (0, 1, 2))
     assert [(feature.name, feature.store, feature.position, feature.default) for feature in plan.features] == [
         ("card_10m_count", "card_id", 0, 0.0),
         ("card_10m_sum_amount", "card_id", 1, 0.0),
@@ -66,7 +72,8 @@ def test_tables_over_one_entity_share_a_store() -> None:
         ("card_1h_since", "card_id", 5, 3_600_000.0),
         ("card_1h_activity_kind", "card_id", 6, 0.0),
         ("risk_7d_count", "terminal_id.labels", 0, 0.0),
-        ("risk_7d_mean_fraud", "terminal_id.labels", 1, 0.0),
+        ("risk_7d_risk", "terminal_id.labels", 2, 0.0),
+        ("risk_28d_positives", "terminal_id.labels", 5, 0.5),
     ]
 
 
@@ -76,18 +83,12 @@ def columns(store: StoreSpec, given: dict[str, list[Any]]) -> tuple[Any, ...]:
 
 def test_declared_velocity_answers_rows() -> None:
     plan, _ = read(GOOD)
-    card, risk = plan.stores
+    card, _ = plan.stores
     given = {"card_id": ["c", None, "c"], "merchant_id": ["m", "m", "n"], "amount": [10, 7, 2.5], "kind": ["login", "share", "other"]}
     time = np.array([0, 1, 2], np.int64)
     answers = WindowStore(card.plan).advance(columns(card, given)[0], time, time, *columns(card, given)[1:])
     assert answers.value[2].tolist() == [2, 12.5, 2, 1, 42.5, 2, pytest.approx(np.log1p(1.0))]
     assert np.isnan(answers.value[1]).all(), "no card, no part"
-    labels = {"terminal_id": ["t", "t", "t"], "fraud": [1, 0, None]}
-    name, value, key = columns(risk, labels)
-    week = 604_800_000
-    time, high = np.array([5, 6, week + 6], np.int64), np.array([6, 6, week + 6], np.int64)
-    asked = WindowStore(risk.plan).advance(name, time, high, value, key, np.array([WRITE, WRITE, QUERY], np.int8))
-    assert asked.exact[2].tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,23 @@ def test_declared_velocity_answers_rows() -> None:
 def test_every_mistake_is_named(table: str, said: str) -> None:
     document: dict[str, Any] = {"entity": "card_id", "window": "1h", "aggregates": ["count"]} | tomllib.loads(table)
     _, mistakes = parse_velocity({"v": document}, FIELDS)
+    assert len(mistakes) == 1, mistakes
+    assert said in mistakes[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('delay = "0s"', "velocity.v.delay: must be at least 1 ms"),
+        ("include_current = false", "velocity.v.include_current: says nothing about labels, which know count, positives, risk; remove it"),
+        ('aggregates = ["risk", "sum:amount"]', "velocity.v.aggregates: 'sum:amount' is nothing that labels know"),
+        ("default = { positives = 1 }", "velocity.v.default: 'positives' is not among the aggregates"),
+        ('entity = "amount"', "velocity.v.entity: 'amount' is no declared field of type id or string or text"),
+    ],
+)
+def test_every_mistake_about_labels_is_named(table: str, said: str) -> None:
+    document: dict[str, Any] = {"entity": "card_id", "window": "1h", "delay": "7d", "fed_by": "labels", "aggregates": ["risk"]}
+    _, mistakes = parse_velocity({"v": document | tomllib.loads(table)}, FIELDS)
     assert len(mistakes) == 1, mistakes
     assert said in mistakes[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from streamapp.core.features import profile, text
 from streamapp.core.features.catalogue import FeatureDef, feature_spec_hash
 from streamapp.core.fold import FOLDING_VERSION
 from streamapp.core.ngrams import NGRAMS_VERSION
-from streamapp.core.text import CLEANING_VERSION, TextColumn
+from streamapp.core.text import CLEANING_VERSION
 
 CATALOGUE: tuple[FeatureDef, ...] = (*text.FEATURES, *profile.FEATURES)
 Float64 = npt.NDArray[np.float64]
@@ -98,27 +98,18 @@ def spec_hash(spec: SpecLike) -> str:
     )
 
 
-def compute_features(
-    spec: SpecLike,
-    column: TextColumn | None,
-    profiles: Mapping[str, Mapping[str, Any]],
-    n: int,
-    keys: Sequence[str] = (),
-) -> FeatureSet:
-    """Takes n texts (None without a text family), the profiles found and the entity key of each row (may be left out without profiles).
+def compute_features(spec: SpecLike, texts: Mapping[str, Float64], profiles: Mapping[str, Float64], n: int) -> FeatureSet:
+    """Takes the families' columns, float64[n] by name: text (`text.compute`) and profile (`profile.compute`).
 
     Gives the features: missing values (NaN) take the default, then all are clipped; both are counted per feature. Laws: every value is
     finite and within bounds; a row does not depend on the others.
     """
     defined = definitions(spec.features)
     names = tuple(definition.name for definition in defined)
-    measured: dict[str, Float64] = {}
-    if spec.features.text is not None and column is not None:
-        measured.update(text.compute(column))
-    if spec.features.profile:
-        for name, read in profile.compute(spec.features.profile, keys, profiles, n).items():
-            measured[name] = read
-            measured[f"{name}_missing"] = np.isnan(read).astype(np.float64)
+    measured = dict(texts)
+    for name, read in profiles.items():
+        measured[name] = read
+        measured[f"{name}_missing"] = np.isnan(read)
     default, low, high = _bounds(defined)
     values = np.empty((len(defined), n), np.float64)
     for k, name in enumerate(names):

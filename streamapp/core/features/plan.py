@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.events import Plan
-from streamapp.core.features import FeatureSet, calendar, compute_features, definitions, spec_hash
+from streamapp.core.features import FeatureSet, calendar, compute_features, definitions, profile, spec_hash, text
 from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.ngrams import hash_ngrams
+from streamapp.core.profiles import ProfilePlan
 from streamapp.core.spec import PipelineSpec
-from streamapp.core.text import TextColumn, text_column
+from streamapp.core.text import text_column
 from streamapp.core.vectorise import Ngrams
 from streamapp.core.velocity import VelocityFeature
 
 Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True, frozen=True)
+class Texts:
+    """What the texts of n rows say: their features, float64[n] by name, and hashed n-grams."""
+
+    features: Mapping[str, Float64]
+    ngrams: Ngrams | None
 
 
 class FeaturePlan:
@@ -35,33 +44,40 @@ class FeaturePlan:
         self.definitions = (*base, *self._more)
         self.names = tuple(definition.name for definition in self.definitions)
         self.place = {name: place for place, name in enumerate(self.names)}
-        self.hash = spec_hash(spec) if not self._more else _extended_hash(spec_hash(spec), self._more, spec.velocity)
+        self.hash = spec_hash(spec) if not self._more else _extended_hash(spec_hash(spec), self._more, spec)
         self._spec = spec
+        self.profiles = ProfilePlan.of(spec.features.profile)
         self._text = spec.features.text.field if spec.features.text is not None else None
         self._ngrams = spec.ngrams
         self._default = np.array([one.default for one in self._more])[:, None]
         self._low = np.array([one.low for one in self._more])[:, None]
         self._high = np.array([one.high for one in self._more])[:, None]
 
+    def read_texts(self, plan: Plan) -> Texts:
+        """Takes a plan's rows; gives all that is known from their texts alone: what can be done while the profiles are on their way."""
+        if self._text is None:
+            return Texts({}, None)
+        column = text_column(plan.column(self._text))
+        wanted = self._ngrams
+        ngrams = None if wanted is None else hash_ngrams(column, wanted.word, wanted.char, wanted.buckets, wanted.seed)
+        return Texts(text.compute(column), ngrams)
+
     def measure(
-        self, plan: Plan, profiles: Mapping[str, Mapping[str, Any]], windows: Float64 | None = None
+        self, plan: Plan, profiles: Float64 | None, windows: Float64 | None = None, texts: Texts | None = None
     ) -> tuple[FeatureSet, Ngrams | None]:
-        """Takes a plan's rows, the profiles found for their entities and the windows' answers [n, m] (NaN: nothing to go by).
+        """Takes a plan's rows, their profiles [n, `profiles.columns`] (None: none were read), the windows' answers [n, m] (NaN: nothing to
+        go by) and what was read of the texts, if that is done already.
 
         Local windows come before shared ones; the last of them may be left out and are missing then.
         Gives the features and the hashed n-grams of the text.
         """
-        texts: TextColumn | None = None
-        if self._text is not None:
-            texts = text_column(plan.column(self._text))
-        keys: Sequence[str] = plan.column(self._spec.pipeline.key) if profiles else ()
-        features = compute_features(self._spec, texts, profiles, len(plan), keys)
+        read = texts or self.read_texts(plan)
+        names = self._spec.features.profile
+        known = profile.compute(names, self.profiles.columns, profiles, plan.event_time) if names else {}
+        features = compute_features(self._spec, read.features, known, len(plan))
         if self._more:
             features = self._with_more(features, plan, windows)
-        if self._ngrams is None or texts is None:
-            return features, None
-        wanted = self._ngrams
-        return features, hash_ngrams(texts, wanted.word, wanted.char, wanted.buckets, wanted.seed)
+        return features, read.ngrams
 
     def places(self, names: Sequence[str]) -> npt.NDArray[np.intp]:
         """Gives where `names` stand among the feature columns; raises KeyError for one that this pipeline does not compute."""
@@ -104,6 +120,7 @@ def _velocity_definition(feature: VelocityFeature) -> FeatureDef:
     )  # fmt: skip
 
 
-def _extended_hash(base: str, more: Sequence[FeatureDef], velocity: Mapping[str, Any]) -> str:
+def _extended_hash(base: str, more: Sequence[FeatureDef], spec: PipelineSpec) -> str:
     rest = [[one.name, one.version, repr(one.default), repr(one.low), repr(one.high)] for one in more]
-    return hashlib.sha256(msgspec.json.encode([base, rest, velocity], order="deterministic")).hexdigest()
+    content = [base, rest, spec.velocity, *((spec.labels,) if spec.labels is not None else ())]
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
