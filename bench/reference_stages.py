@@ -28,7 +28,7 @@ WARM_BATCHES = 20
 class Acknowledged:
     """A producer whose broker answers at once: the batch is built as for the wire, and goes nowhere."""
 
-    async def send_batch(self, batch: Any, topic: str, partition: int) -> asyncio.Future[Any]:
+    def enqueue(self, batch: Any, topic: str, partition: int) -> asyncio.Future[Any]:
         batch._set_producer_state(1, 0, 0)
         batch._build()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -71,7 +71,7 @@ async def main(count: int) -> dict[str, float]:
         laps.append(time.process_time())
         verdicts = serving.encoder.verdicts(outcome)
         laps.append(time.process_time())
-        await (await delivery.emit(outcome, verdicts, None))
+        await delivery.emit(outcome, verdicts, None)
         laps.append(time.process_time())
         if number < WARM_BATCHES:
             continue

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from streamapp import pipeline
 from streamapp.bus.columns import fill
-from streamapp.bus.emit import BATCH_BYTES_MAX
+from streamapp.bus.topics import BATCH_BYTES_MAX
 from streamapp.cli.serve import load
 from streamapp.config import load_pipeline, load_settings
 from streamapp.core.events import Segment

@@ -128,7 +128,7 @@ class Settings:
     batch_wait_ms: int = _setting(4, _whole(0, 1000), "wait for more events while traffic is thin; a lonely event never waits", "ms")
     fetch_wait_ms: int = _setting(50, _whole(1, 10_000), "long poll of an idle partition; its answer comes with the first event", "ms")
     partition_fetch_bytes: int = _setting(1 << 20, _whole(1 << 16, 1 << 26), "fetched from one partition at once", "bytes")
-    in_flight_batches_max: int = _setting(4, _whole(1, 64), "micro-batches decided and not yet acknowledged", "batches")
+    in_flight_batches_max: int = _setting(32, _whole(1, 64), "micro-batches decided and not yet acknowledged", "batches")
     in_flight_records_max: int = _setting(8192, _whole(1, 1 << 20), "events taken, not yet acknowledged; fetching pauses above", "records")
     state_snapshot_rows: int = _setting(2_000_000, _whole(1, 1 << 31), "events after which a partition's state is saved whole", "records")
     state_snapshot_s: float = _setting(300.0, _number(0.1, 86_400), "seconds after which it is, where there were events", "s")

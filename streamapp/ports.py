@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,14 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 #: Next offset of each output (topic, partition) after a micro-batch, of those it was sent to.
 Outputs = Mapping[tuple[str, int], int]
+
+
+class Settled(NamedTuple):
+    """A micro-batch whose outputs are acknowledged: what the next journal record tells of."""
+
+    outcome: Outcome
+    outputs: Outputs
+    release: Release
 
 
 class Model(Protocol):
@@ -50,10 +58,10 @@ class Journal(Protocol):
         """Gives the state of each segment's partition, loaded; raises InvariantBroken for a partition that is not."""
         ...
 
-    async def append(self, outcome: Outcome, outputs: Outputs, release: Release) -> None:
-        """Writes the steps of the oldest outcome, one record per partition, and waits for the acknowledgement. Raises BusError.
+    async def append(self, settled: Sequence[Settled]) -> None:
+        """Writes the steps of the oldest micro-batches, one record for each of their segments, and waits for the acknowledgement.
 
-        Takes what its outputs' acknowledgements said, and the release that decided. Called once per call of `states`, in that order.
+        Raises BusError. Law: each call of `states` is followed by one `Settled`, in that order.
         """
         ...
 

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from streamapp import pipeline
 from streamapp.bus.app import StreamApp, source_topic
-from streamapp.bus.emit import Delivery
+from streamapp.bus.emit import Answers, Delivery
 from streamapp.bus.transport import Batch
 from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import SharedEntries, SharedPlan
-from streamapp.ports import Journal, KnownLabels, Outputs, Profiles, SharedWindows
+from streamapp.ports import Journal, KnownLabels, Profiles, Settled, SharedWindows
 
 Prefetch = Callable[[Plan, pipeline.Serving], Awaitable[pipeline.Read]]
 #: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
@@ -76,13 +78,17 @@ def knowing(prefetch: Prefetch, labels: KnownLabels) -> Prefetch:
     return both
 
 
+#: Journal records are written at once for so many events, else so many seconds after the ones before: thin traffic makes few requests.
+LOG_ROWS, LOG_WAIT_S = 2048, 0.02
+
+
 class InFlight(NamedTuple):
     """A micro-batch between step 3 and step 5; the transport bounds how many there are."""
 
     batch: Batch
     outcome: Outcome
     release: Release
-    delivered: Awaitable[Outputs]
+    answers: Answers
 
 
 class Line:
@@ -101,7 +107,8 @@ class Line:
         self.serving = serving  #  replaced as a whole between two micro-batches
         self._delivery, self._prefetch, self._journal, self._observe, self._share = delivery, prefetch, journal, observe, share
         self._reached = reached
-        self._in_flight: asyncio.Queue[InFlight] = asyncio.Queue()
+        self._in_flight: deque[InFlight] = deque()  # oldest first
+        self._moved = asyncio.Event()  # something came or went
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
         """Runs until the batches end or a step fails; what failed is not acked, and the failure is raised."""
@@ -109,7 +116,9 @@ class Line:
             carrying = tasks.create_task(self._carry_away())
             async for batch in batches:
                 await self._decide(batch)
-            await self._in_flight.join()
+            while self._in_flight:
+                self._moved.clear()
+                await self._moved.wait()
             carrying.cancel()
 
     async def _decide(self, batch: Batch) -> None:
@@ -119,30 +128,44 @@ class Line:
             batch = batch.only_owned() if plan is None else owned
             plan = pipeline.plan(batch.segments, serving)  # 2
             read = await self._prefetch(plan, serving)
-            await self._journal.ready()  # either may take long enough for a rebalance, so ask again; from here to `emit` nothing waits
+            await self._journal.ready()
+            await self._delivery.ready()  # each may take long enough for a rebalance, so ask again; from here on nothing waits
         if not len(batch):
             return
         outcome = pipeline.decide(plan, read, self._journal.states(batch.segments), serving, time.time_ns() // 1_000_000, time.perf_counter)
         verdicts = serving.encoder.verdicts(outcome)
         decisions = serving.encoder.decisions(outcome, verdicts) if serving.spec.verdict.decisions else None
         self._reached("decided")
-        delivered = await self._delivery.emit(outcome, verdicts, decisions)  # 3
+        answers = self._delivery.emit(outcome, verdicts, decisions)  # 3
         self._reached("emitted")
-        self._in_flight.put_nowait(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), delivered))
+        self._in_flight.append(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), answers))
+        self._moved.set()
 
     async def _carry_away(self) -> None:
+        logged_at = 0.0
         while True:
-            batch, outcome, release, delivered = await self._in_flight.get()
-            outputs = await delivered  # 3
+            while not self._in_flight:
+                self._moved.clear()
+                await self._moved.wait()
+            await self._in_flight[0].answers  # 3
+            if len(self._in_flight[0].batch) < LOG_ROWS:
+                await asyncio.sleep(logged_at + LOG_WAIT_S - time.monotonic())
+            several = [*takewhile(lambda one: one.answers.complete(), self._in_flight)]
+            settled = [Settled(one.outcome, await one.answers, one.release) for one in several]
             self._reached("acknowledged")
-            if outcome.shared:
-                await self._share(outcome.shared)
-            await self._journal.append(outcome, outputs, release)  # 4
+            for one in settled:
+                if one.outcome.shared:
+                    await self._share(one.outcome.shared)
+            logged_at = time.monotonic()
+            await self._journal.append(settled)  # 4
             self._reached("logged")
-            batch.ack()  # 5
+            for carried in several:
+                carried.batch.ack()  # 5
             self._reached("acked")
-            self._observe(outcome, release.name, time.time_ns() // 1_000_000)
-            self._in_flight.task_done()
+            for carried in several:
+                self._observe(carried.outcome, carried.release.name, carried.answers.acknowledged_at)
+                self._in_flight.popleft()
+            self._moved.set()
 
 
 def attach(app: StreamApp, events_topic: str, line: Line) -> None:

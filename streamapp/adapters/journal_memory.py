@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamapp.core.events import Segment
-from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.state import StatePlan
 from streamapp.core.windows_partition import PartitionState
-from streamapp.ports import Outputs
+from streamapp.ports import Settled
 
 
 class MemoryJournal:
@@ -27,6 +26,6 @@ class MemoryJournal:
     async def ready(self) -> None:
         """States may always move."""
 
-    async def append(self, outcome: Outcome, outputs: Outputs, release: Release) -> None:
-        """Keeps the outcome."""
-        self.appended.append(outcome)
+    async def append(self, settled: Sequence[Settled]) -> None:
+        """Keeps the outcomes."""
+        self.appended += [one.outcome for one in settled]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.core.events import Headers, Segment
 from streamapp.core.record_batch import seal, write_batch
+from streamapp.core.texts import Texts
 
 Message = tuple[bytes | None, bytes | None, Headers]
 
@@ -61,26 +62,17 @@ class PackedBatch(BatchBuilder):
     def __init__(self, packed: npt.NDArray[np.uint8], count: int) -> None:
         """Takes what core.record_batch wrote; aiokafka's own builder is never made."""
         self._packed, self._relative_offset = packed, count
-        self._buffer: bytearray | None = None
         self._closed = True
-        self._sequence = (-1, -1, -1)
 
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        self._sequence, self._buffer = (producer_id, producer_epoch, base_sequence), None
+        seal(self._packed, producer_id, producer_epoch, base_sequence)
 
-    def _build(self) -> bytearray:
-        if self._buffer is None:
-            seal(self._packed, *self._sequence)
-            self._buffer = bytearray(self._packed)
-        return self._buffer
+    def _build(self) -> memoryview:
+        return self._packed.data
 
     def size(self) -> int:
         """Gives the bytes of the batch."""
         return len(self._packed)
-
-
-#: Mean bytes of a value from which aiokafka's builder is the cheaper one: it copies with memcpy, the kernel saves Python per record.
-LARGE_BYTES = 512
 
 
 class Carrier:
@@ -95,24 +87,19 @@ class Carrier:
         self._segment, self._places = segment, places
         self._traced = any(segment.headers)
 
-    def batches(
-        self, values: Sequence[bytes], chosen: Sequence[npt.NDArray[np.bool_]], size_max: int, timestamp_ms: int
-    ) -> list[list[BatchBuilder]]:
+    def batches(self, values: Texts, chosen: Sequence[npt.NDArray[np.bool_]], size_max: int, timestamp_ms: int) -> list[list[BatchBuilder]]:
         """Takes a value per row and, for each target, which rows go there; gives each target's batches, rows in order."""
-        if self._traced or sum(map(len, values)) > LARGE_BYTES * len(values):
+        if self._traced:
             messages: list[Message] = list(zip(self._keys, values, self._headers, strict=True))
             return [list(fill(_only(messages, rows), size_max, timestamp_ms)) for rows in chosen]
-        key_bytes, key_start, keyless = self._packed_keys
-        data, start = _joined(values)
+        keys, keyless = self._packed_keys
         found: list[list[BatchBuilder]] = []
         for target in chosen:
-            rows, place = np.flatnonzero(target), 0
+            rows, place = target.nonzero()[0], 0
             packed: list[BatchBuilder] = []
             while place < len(rows):
                 first = place
-                place, batch = write_batch(
-                    rows, first, key_bytes, key_start, keyless, data, start, _NAME, self._offsets, size_max, timestamp_ms
-                )
+                place, batch = write_batch(rows, first, keys, keyless, values, _NAME, self._offsets, size_max, timestamp_ms)
                 packed.append(PackedBatch(batch, place - first))
             found.append(packed)
         return found
@@ -122,22 +109,13 @@ class Carrier:
         return _headers(self._segment, self._places, self._offsets.tolist())
 
     @cached_property
-    def _packed_keys(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        keyless = np.zeros(len(self._places), np.bool_)
-        keyed: Sequence[Any] = self._keys
-        if None in keyed:
-            keyless[:] = [key is None for key in keyed]
-            keyed = [key or b"" for key in keyed]
-        return *_joined(keyed), keyless
+    def _packed_keys(self) -> tuple[Texts, npt.NDArray[np.bool_]]:
+        if None not in self._keys:
+            return Texts.of(cast(list[bytes], self._keys)), np.zeros(len(self._places), np.bool_)
+        return Texts.of([key or b"" for key in self._keys]), np.array([key is None for key in self._keys])
 
 
 _NAME = np.frombuffer(SOURCE_OFFSET.encode(), np.uint8)
-
-
-def _joined(values: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    start = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=start[1:])
-    return np.frombuffer(b"".join(values), np.uint8), start
 
 
 def _only(messages: Sequence[Message], chosen: npt.NDArray[np.bool_]) -> Sequence[Message]:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.bus.columns import Carrier, Message, fill
-from streamapp.bus.topics import DEAD_LETTER_BYTES_MAX, Topics
+from streamapp.bus.producer import Producer
+from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX, Topics
 from streamapp.core.deadletter import dead_letter
 from streamapp.core.errors import BusError, Reject, RejectCode
 from streamapp.core.events import Plan, Segment
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES, UNDECIDED
+from streamapp.core.texts import Texts
 from streamapp.ports import Outputs
 
-#: Bytes of one produce batch: below the broker's default `message.max.bytes` (1,048,588) with room for the batch header.
-BATCH_BYTES_MAX = 1_000_000
 #: Bytes of one produce batch of dead letters: an event whole plus headers, on a topic that takes twice as much.
 LETTERS_BYTES_MAX = DEAD_LETTER_BYTES_MAX - 4_096
 #: What key, header and framing of one message may add to its value.
@@ -40,17 +40,65 @@ class Ack(NamedTuple):
     answer: asyncio.Future[Any]
 
 
+class Answers:
+    """The broker's answers to all outputs of one micro-batch; awaited once, or never when the worker breaks before."""
+
+    def __init__(self, acks: Sequence[Ack]) -> None:
+        self._acks, self._open = acks, len(acks)
+        self._complete = asyncio.Event()
+        self.acknowledged_at = 0  #  epoch ms, when complete
+        for ack in acks:
+            ack.answer.add_done_callback(self._count)
+        if not acks:
+            self._count(None)
+
+    def complete(self) -> bool:
+        """Gives whether every answer is there."""
+        return self._complete.is_set()
+
+    def _count(self, _answer: Any) -> None:
+        self._open -= 1
+        if self._open <= 0:
+            self.acknowledged_at = time.time_ns() // 1_000_000
+            self._complete.set()
+
+    def __await__(self) -> Generator[Any, None, Outputs]:
+        """Waits for every answer, also when one is a refusal, so that none is left unread; raises BusError for it."""
+        yield from self._complete.wait().__await__()
+        refused = [failure for ack in self._acks if (failure := ack.answer.exception()) is not None]
+        if refused:
+            raise BusError(f"the broker refused an output: {refused[0]!r}", "check it with `streamapp doctor`") from refused[0]
+        after: dict[tuple[str, int], int] = {}
+        for ack in self._acks:
+            told = ack.answer.result()
+            if told.offset >= 0:  # a repeated batch that the broker had already is acknowledged without its offset
+                after[ack.target] = told.offset + ack.records
+        return after
+
+
 class Delivery:
     """Sends the outputs of micro-batches in the order it is called; `acks=all` and idempotence are the producer's."""
 
-    def __init__(self, producer: AIOKafkaProducer, topics: Topics, batch_bytes_max: int = BATCH_BYTES_MAX) -> None:
+    def __init__(self, producer: Producer, topics: Topics, batch_bytes_max: int = BATCH_BYTES_MAX) -> None:
         """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics."""
         self._producer, self._batch_bytes_max = producer, batch_bytes_max
         self._topics = topics
         self._answered: dict[int, tuple[Int64, Int64]] = {}
+        self._ready = False
         self._by_route = tuple(getattr(topics, name) for name in ROUTE_NAMES)
 
-    async def emit(self, outcome: Outcome, verdicts: Sequence[bytes], decisions: Sequence[bytes] | None) -> Awaitable[Outputs]:
+    async def ready(self) -> None:
+        """Waits until the producer knows the output topics, the first time; `emit` follows without a pause. Raises BusError."""
+        if not self._ready:
+            try:
+                await self._producer.know((*self._by_route, self._topics.decisions, self._topics.dead_letters))
+            except KafkaError as refused:
+                raise BusError(
+                    f"the broker does not tell of the output topics: {refused!r}", "check it with `streamapp doctor`"
+                ) from refused
+            self._ready = True
+
+    def emit(self, outcome: Outcome, verdicts: Texts, decisions: Texts | None) -> Answers:
         """Queues all outputs; gives an awaitable that ends when the broker has acknowledged every one. Raises BusError.
 
         It gives the next offset of each (topic, partition) that something was sent to.
@@ -73,16 +121,16 @@ class Delivery:
                 by_route = [routes == route for route in range(len(self._by_route))]
                 told = carrier.batches(verdicts[low:high], by_route, self._batch_bytes_max, now_ms)
                 for topic, batches in zip(self._by_route, told, strict=True):
-                    acks += await self._send(topic, segment.partition, batches)
+                    acks += self._send(topic, segment.partition, batches)
                 if decisions is not None:
                     (batches,) = carrier.batches(decisions[low:high], [missing], self._batch_bytes_max, now_ms)
-                    acks += await self._send(self._topics.decisions, segment.partition, batches)
+                    acks += self._send(self._topics.decisions, segment.partition, batches)
             for place, letters in letters_by_segment(self._unanswered_rejects(plan), plan.segments, now_ms).items():
                 partition = plan.segments[place].partition
-                acks += await self._send(self._topics.dead_letters, partition, fill(letters, LETTERS_BYTES_MAX, now_ms))
+                acks += self._send(self._topics.dead_letters, partition, fill(letters, LETTERS_BYTES_MAX, now_ms))
         except KafkaError as refused:
             raise BusError(f"the broker does not take outputs: {refused!r}", "check it with `streamapp doctor`") from refused
-        return _all(acks)
+        return Answers(acks)
 
     async def partitions_of(self, topic: str) -> int:
         """Gives how many partitions a topic has. Raises BusError when the broker does not know it."""
@@ -98,11 +146,8 @@ class Delivery:
         except KafkaError as refused:
             raise BusError(f"the broker does not take {topic}: {refused!r}", "check it with `streamapp doctor`") from refused
 
-    async def _send(self, topic: str, partition: int, batches: Sequence[BatchBuilder]) -> list[Ack]:
-        return [
-            Ack((topic, partition), batch.record_count(), await self._producer.send_batch(batch, topic, partition=partition))
-            for batch in batches
-        ]
+    def _send(self, topic: str, partition: int, batches: Sequence[BatchBuilder]) -> list[Ack]:
+        return [Ack((topic, partition), batch.record_count(), self._producer.enqueue(batch, topic, partition)) for batch in batches]
 
     # -- what an owner before us emitted and did not log (bus/recovery.py)
 
@@ -142,18 +187,13 @@ class Delivery:
             not in self._answered.get(plan.segments[reject.segment].partition, (none, none))[0]
         ]
 
-    def _reject_oversized(self, outcome: Outcome, largest: Sequence[bytes]) -> None:
+    def _reject_oversized(self, outcome: Outcome, largest: Texts) -> None:
         limit = self._batch_bytes_max - MESSAGE_OVERHEAD_BYTES
-        if max(map(len, largest), default=0) <= limit:
-            return
-        plan = outcome.plan
-        for row, record in enumerate(largest):
-            if len(record) > limit:
-                outcome.route[row] = UNDECIDED
-                message = f"the decision record has {len(record)} bytes; the broker takes {limit}"
-                plan.rejects.append(
-                    Reject(int(plan.segment[row]), int(plan.index[row]), RejectCode.VERDICT_TOO_LARGE, "$", message, "emit")
-                )
+        plan, lengths = outcome.plan, largest.lengths()
+        for row in (lengths > limit).nonzero()[0].tolist():
+            outcome.route[row] = UNDECIDED
+            message = f"the decision record has {lengths[row]} bytes; the broker takes {limit}"
+            plan.rejects.append(Reject(int(plan.segment[row]), int(plan.index[row]), RejectCode.VERDICT_TOO_LARGE, "$", message, "emit"))
 
 
 def letters_by_segment(rejects: Sequence[Reject], segments: Sequence[Segment], now_ms: int) -> dict[int, list[Message]]:
@@ -162,15 +202,3 @@ def letters_by_segment(rejects: Sequence[Reject], segments: Sequence[Segment], n
     for reject in rejects:
         letters.setdefault(reject.segment, []).append(dead_letter(reject, segments[reject.segment], now_ms))
     return letters
-
-
-async def _all(acks: Sequence[Ack]) -> Outputs:
-    """Waits for every answer, also when one is a refusal, so that none is left unread."""
-    answers = await asyncio.gather(*(ack.answer for ack in acks), return_exceptions=True)
-    after: dict[tuple[str, int], int] = {}
-    for ack, answer in zip(acks, answers, strict=True):
-        if isinstance(answer, BaseException):
-            raise BusError(f"the broker refused an output: {answer!r}", "check it with `streamapp doctor`") from answer
-        if answer.offset >= 0:  # a repeated batch that the broker had already is acknowledged without its offset
-            after[ack.target] = answer.offset + ack.records
-    return after

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streamapp.bus.columns import Message, fill
-from streamapp.bus.emit import BATCH_BYTES_MAX
+from streamapp.bus.topics import BATCH_BYTES_MAX
 from streamapp.core.errors import BusError
 from streamapp.core.murmur2 import partition_of
 

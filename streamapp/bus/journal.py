@@ -10,29 +10,27 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.structs import TopicPartition
 
 from streamapp.bus.columns import fill
-from streamapp.bus.emit import BATCH_BYTES_MAX
-from streamapp.bus.topics import Topics
+from streamapp.bus.producer import Producer
+from streamapp.bus.topics import BATCH_BYTES_MAX, Topics
 from streamapp.core import journal as codec
 from streamapp.core.dedupe import DECISION
 from streamapp.core.errors import BusError, InvariantBroken
 from streamapp.core.events import Segment
 from streamapp.core.journal import Cut, Head, Release, pack_rows, pieces, shape_of, unpack_rows
-from streamapp.core.outcome import Outcome
 from streamapp.core.replay import Replay
 from streamapp.core.state import StatePlan, Step
 from streamapp.core.windows_partition import Entries, PartitionState, Rows
-from streamapp.ports import Outputs
+from streamapp.ports import Outputs, Settled
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +74,22 @@ class Kept:
     saving: asyncio.Task[None] | None = None
 
 
+@dataclass(slots=True)
+class _Reached:
+    """How far the records of one append bring a partition."""
+
+    kept: Kept
+    position: int
+    outputs: list[int]
+    records: list[bytes] = field(default_factory=list)
+    rows: int = 0
+
+
 class KafkaJournal:
     """States by partition, and the log they survive in; partitions come and go by `adopt` and `withdraw`."""
 
     def __init__(
-        self, producer: AIOKafkaProducer, topics: Topics, plan: StatePlan, partitions: int, trim: Trim, policy: SnapshotPolicy | None = None
+        self, producer: Producer, topics: Topics, plan: StatePlan, partitions: int, trim: Trim, policy: SnapshotPolicy | None = None
     ) -> None:
         """`partitions` is the events topic's count; `trim(partition, log offset)` removes what lies before."""
         self.plan, self.partitions = plan, partitions
@@ -116,62 +125,70 @@ class KafkaJournal:
         self._flight.append(found)
         return [kept.state for kept in found]
 
-    async def append(self, outcome: Outcome, outputs: Outputs, release: Release) -> None:
-        """Writes what the oldest undelivered micro-batch did, and waits for the acknowledgement. Raises BusError.
+    async def append(self, settled: Sequence[Settled]) -> None:
+        """Writes what the oldest undelivered micro-batches did, and waits for the acknowledgement. Raises BusError.
 
         Also for a partition that was taken away meanwhile: its outputs are out, and whoever has it now skips what it has itself.
         """
-        steps = {step.segment: step for step in outcome.steps}
-        now_ms = outcome.decided_at
-        sent: list[tuple[Kept, int, list[int], int, int, asyncio.Future[Any]]] = []
-        found = self._flight.popleft()
+        reached: dict[int, _Reached] = {}
+        flown: list[Kept] = []
+        for one in settled:
+            steps = {step.segment: step for step in one.outcome.steps}
+            found = self._flight.popleft()
+            flown += found
+            for place, (kept, segment) in enumerate(zip(found, one.outcome.plan.segments, strict=True)):
+                to = reached.setdefault(id(kept), _Reached(kept, kept.position, list(kept.outputs)))
+                self._extend(to, segment, steps.get(place), one.outputs, one.release)
+        now_ms = settled[-1].outcome.decided_at
+        sent: list[tuple[_Reached, int, asyncio.Future[Any]]] = []
         try:
-            for place, (kept, segment) in enumerate(zip(found, outcome.plan.segments, strict=True)):
-                after = list(kept.outputs)
-                for name, at in self._output_places.items():
-                    after[at] = max(after[at], outputs.get((name, kept.partition), -1))
-                records = list(self._records(kept, segment, steps.get(place), after, release))
-                self.appended_bytes += sum(map(len, records))
-                rows = len(steps[place].rows.offset) if place in steps else 0
-                self.appended_rows += rows
-                for batch in fill([(None, record, []) for record in records], BATCH_BYTES_MAX, now_ms):
-                    answer = await self._producer.send_batch(batch, self._topics.state, partition=kept.partition)
-                    sent.append((kept, int(segment.offsets[-1]) + 1, after, rows, batch.record_count(), answer))
-            answers = await asyncio.gather(*(one[-1] for one in sent), return_exceptions=True)
+            for to in reached.values():
+                batches = fill([(None, record, []) for record in to.records], BATCH_BYTES_MAX, now_ms)
+                sent += [
+                    (to, batch.record_count(), self._producer.enqueue(batch, self._topics.state, to.kept.partition)) for batch in batches
+                ]
         except KafkaError as refused:
             raise _refused(refused) from refused
-        for (kept, position, after, rows, records_sent, _), answer in zip(sent, answers, strict=True):
-            if isinstance(answer, BaseException):
-                raise _refused(answer) from answer
-            kept.position, kept.outputs, kept.log_next = position, after, answer.offset + records_sent
-            kept.rows += rows
-            self._note(kept)
-        for kept in found:
+        await asyncio.wait([answer for *_, answer in sent])
+        for to, records, answer in sent:
+            failure = answer.exception()
+            if failure is not None:
+                raise _refused(failure) from failure
+            to.kept.log_next = answer.result().offset + records
+        for to in reached.values():
+            to.kept.position, to.kept.outputs = to.position, to.outputs
+            to.kept.rows += to.rows
+            self._note(to.kept)
+        for kept in flown:
             kept.deciding -= 1
             kept.settled.set()
 
-    def _records(self, kept: Kept, segment: Segment, step: Step | None, outputs: list[int], release: Release) -> Iterator[bytes]:
+    def _extend(self, to: _Reached, segment: Segment, step: Step | None, outputs: Outputs, release: Release) -> None:
+        """Adds the records of one segment: one, or more where they would be too large for the broker."""
+        kept = to.kept
+        before = tuple(to.outputs)
+        for name, at in self._output_places.items():
+            to.outputs[at] = max(to.outputs[at], outputs.get((name, kept.partition), -1))
         fresh = () if release.code in kept.told else (release,)
         kept.told.add(release.code)
         kept.releases[release.code] = release
-        since, after = kept.position, int(segment.offsets[-1]) + 1
-        high = kept.state.clock.high
-        head = Head("delta", since, after, segment.generation, self.partitions, kept.base, high, tuple(outputs), releases=fresh)
-        if step is None:
-            yield codec.encode(head, b"")
-            return
-        parts = list(pieces(step.rows))
-        for number, rows in enumerate(parts):
-            last = number == len(parts) - 1
+        parts: list[Rows | None] = [None] if step is None else list(pieces(step.rows))
+        for number, rows in enumerate(parts, 1):
+            last = number == len(parts)
             # Outputs are known for the whole only: a piece in between says those before it, and more is read back than needed.
-            said = tuple(outputs if last else kept.outputs)
-            reached = after if last else int(rows.offset[-1]) + 1
-            shape = shape_of(rows)
-            yield codec.encode(
-                Head("delta", since, reached, segment.generation, self.partitions, kept.base, high, said, releases=fresh, **shape),
-                pack_rows(rows),
-            )
-            since, fresh = reached, ()
+            said = tuple(to.outputs) if last else before
+            after = int(segment.offsets[-1]) + 1 if last or rows is None else int(rows.offset[-1]) + 1
+            shape = {} if rows is None else shape_of(rows)
+            head = Head(
+                "delta", to.position, after, segment.generation, self.partitions, kept.base, kept.state.clock.high, said,
+                releases=fresh, **shape,
+            )  # fmt: skip
+            record = codec.encode(head, b"" if rows is None else pack_rows(rows))
+            to.records.append(record)
+            to.position, fresh = after, ()
+            self.appended_bytes += len(record)
+        to.rows += 0 if step is None else len(step.rows.offset)
+        self.appended_rows += 0 if step is None else len(step.rows.offset)
 
     # -- partitions come and go (bus/recovery.py)
 
@@ -218,8 +235,8 @@ class KafkaJournal:
         """Appends one record outside of the micro-batch (a beginning, a chunk, a reset); gives its log offset. Raises BusError."""
         try:
             (batch,) = fill([(None, record, [])], BATCH_BYTES_MAX, time.time_ns() // 1_000_000)
-            answer = await self._producer.send_batch(batch, self._topics.state, partition=partition)
-            return int((await answer).offset)
+            await self._producer.know([self._topics.state])
+            return int((await self._producer.enqueue(batch, self._topics.state, partition)).offset)
         except KafkaError as refused:
             raise _refused(refused) from refused
 

@@ -1,23 +1,108 @@
-"""The producer of a worker's outputs."""
+"""The producer of a worker's outputs: aiokafka's, with a door through which whole record batches are queued without waiting."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import copy
+import struct
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.producer.sender import SendProduceReqHandler
+from aiokafka.protocol.produce import ProduceRequest
 
-from streamapp.bus.emit import BATCH_BYTES_MAX
 from streamapp.bus.security import client_arguments
-from streamapp.bus.topics import DEAD_LETTER_BYTES_MAX
+from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX
 from streamapp.core.errors import BusError
 
 
+class _NoNode(set[int]):
+    """aiokafka's list of nodes with a request on its way; that no node is ever in it lets requests overlap."""
+
+    def add(self, node: int) -> None:
+        """Does nothing: a partition with a batch on its way is left out all the same, so order and idempotence hold."""
+
+    def remove(self, node: int) -> None:
+        """Does nothing."""
+
+
+class _Produce(ProduceRequest):
+    """aiokafka's produce request, whose bytes are joined once: its own encoder copies every batch at each of six levels."""
+
+    def build(self, request_struct_class: type[Any]) -> Any:
+        request = super().build(request_struct_class)
+        if request_struct_class.API_VERSION >= 3:  # from there to 8 one layout, which starts with the transactional id
+            request.encode = partial(_joined, request)
+        return request
+
+
+def _joined(request: Any) -> bytes:
+    name = request.transactional_id
+    parts: list[Any] = [_INT16(-1)] if name is None else [_INT16(len(name.encode())), name.encode()]
+    parts += [_INT16(request.required_acks), _INT32(request.timeout), _INT32(len(request.topics))]
+    for topic, partitions in request.topics:
+        parts += [_INT16(len(topic.encode())), topic.encode(), _INT32(len(partitions))]
+        for partition, batch in partitions:
+            parts += [_INT32(partition), _INT32(len(batch)), batch]
+    return b"".join(parts)
+
+
+_INT16, _INT32 = struct.Struct(">h").pack, struct.Struct(">i").pack
+
+
+class _Send(SendProduceReqHandler):
+    """aiokafka's exchange of one produce request with its own `_Produce`."""
+
+    def create_request(self) -> _Produce:
+        request = super().create_request()
+        return _Produce(request._transactional_id, request.required_acks, request._timeout, request._topics)
+
+
+class Producer(AIOKafkaProducer):
+    """aiokafka's producer with a queue per partition that never makes the caller wait, and with several requests per node on their way."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Takes what AIOKafkaProducer takes."""
+        super().__init__(**settings)
+        self._sender._in_flight = _NoNode()
+        self._sender._send_produce_req = self._exchange
+
+    async def _exchange(self, node: int, batches: dict[Any, Any]) -> None:
+        await _Send(self._sender, batches).do(node)
+        self._sender._muted_partitions.difference_update(batches)
+
+    async def know(self, topics: Sequence[str]) -> None:
+        """Waits until it is known where the partitions of `topics` are; `enqueue` needs that. Raises KafkaError."""
+        for topic in topics:
+            await self.partitions_for(topic)
+
+    def enqueue(self, batch: BatchBuilder, topic: str, partition: int) -> asyncio.Future[Any]:
+        """Puts `batch` behind what is queued for the partition and gives the broker's answer to come; raises KafkaError, never waits.
+
+        aiokafka's own `send_batch` waits until the batch before it on that partition has left, and the line would stand still meanwhile.
+        Law: batches of one partition arrive in the order of the calls.
+        The caller bounds how much is queued: a worker has so many micro-batches in flight.
+        """
+        queue = self._message_accumulator
+        if queue._closed:
+            raise ProducerClosed
+        if queue._exception is not None:
+            raise copy.copy(queue._exception)
+        if partition not in (self.client.cluster.partitions_for_topic(topic) or ()):
+            raise KafkaTimeoutError(f"the broker does not tell of {topic}-{partition}")
+        answer: asyncio.Future[Any] = queue._append_batch(batch, TopicPartition(topic, partition)).future
+        return answer
+
+
 @asynccontextmanager
-async def producing(bootstrap: str, kafka: Mapping[str, str]) -> AsyncIterator[AIOKafkaProducer]:
+async def producing(bootstrap: str, kafka: Mapping[str, str]) -> AsyncIterator[Producer]:
     """Gives a started producer whose acknowledgements mean that all in-sync replicas have the record, once."""
-    producer = AIOKafkaProducer(
+    producer = Producer(
         bootstrap_servers=bootstrap,
         acks="all",
         enable_idempotence=True,

@@ -15,6 +15,8 @@ from streamapp.core.errors import BusError, ConfigError
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+#: Bytes of one produce batch: below the broker's default `message.max.bytes` (1,048,588) with room for the batch header.
+BATCH_BYTES_MAX = 1_000_000
 #: A dead letter is the event whole plus headers, so its topic takes twice what the broker takes by default.
 DEAD_LETTER_BYTES_MAX = 2_097_152
 REPLICAS = 3  # where the cluster has as many brokers

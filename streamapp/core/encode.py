@@ -16,6 +16,7 @@ from streamapp.core.events import FLAG_NAMES, Plan
 from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
+from streamapp.core.texts import Texts
 from streamapp.core.weave import NamedRows
 
 _json = msgspec.json.Encoder().encode
@@ -76,21 +77,19 @@ class VerdictEncoder:
         ]
         self._features = NamedRows([feature.name for feature in features])
 
-    def verdicts(self, outcome: Outcome) -> list[bytes]:
+    def verdicts(self, outcome: Outcome) -> Texts:
         """Gives one JSON document per row, in plan order."""
         columns = [column(self, outcome) for column in self._columns]
-        return list(map(_json, map(self._row, *columns)))
+        return Texts.of(list(map(_json, map(self._row, *columns))))
 
-    def decisions(self, outcome: Outcome, verdicts: Sequence[bytes]) -> list[bytes]:
+    def decisions(self, outcome: Outcome, verdicts: Texts) -> Texts:
         """Gives each verdict with its named feature values and, where there is text, its sha256 (never the text)."""
-        features = self._features.encode(outcome.features.values)
         if self._text_field is None:
-            return [b'%b,"features":%b}' % (verdict[:-1], row) for verdict, row in zip(verdicts, features, strict=True)]
-        digests = [sha256(text.encode("utf-8", "surrogatepass")).hexdigest().encode() for text in outcome.plan.column(self._text_field)]
-        return [
-            b'%b,"features":%b,"text_sha256":"%b"}' % (verdict[:-1], row, digest)
-            for verdict, row, digest in zip(verdicts, features, digests, strict=True)
-        ]
+            return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b"", Texts.nothing(len(verdicts)), b"}")
+        texts = outcome.plan.column(self._text_field)
+        digests = b"".join([sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]).hex().encode()
+        hexadecimal = Texts(np.frombuffer(digests, np.uint8), np.arange(len(texts) + 1) * 64)
+        return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b',"text_sha256":"', hexadecimal, b'"}')
 
     def decision_ids(self, plan: Plan) -> list[str]:
         """Gives a 128-bit hash of pipeline, tenant and event id per row: equal for every copy and redelivery of an event."""

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from numba import types
 from numba.extending import intrinsic
 
+from streamapp.core.copying import copy_bytes
+from streamapp.core.texts import Texts
 from streamapp.core.windows_index import compiled
 
 Bytes = npt.NDArray[np.uint8]
@@ -108,8 +110,7 @@ def _put(out: Any, at: int, number: int) -> int:
 
 @compiled
 def _copy(out: Any, at: int, data: Any, begin: int, end: int) -> int:
-    for j in range(end - begin):
-        out[at + j] = data[begin + j]
+    copy_bytes(out, at, data, begin, end - begin)
     return at + end - begin
 
 
@@ -153,21 +154,21 @@ def _write(
 
 
 def write_batch(
-    rows: Int64, first: int, keys: Bytes, key_start: Int64, keyless: npt.NDArray[np.bool_], values: Bytes, value_start: Int64, name: Bytes,
-    numbers: Int64, room: int, timestamp_ms: int,
+    rows: Int64, first: int, keys: Texts, keyless: npt.NDArray[np.bool_], values: Texts, name: Bytes, numbers: Int64, room: int,
+    timestamp_ms: int,
 ) -> tuple[int, Bytes]:  # fmt: skip
-    """Takes columns (bytes end to end with their starts, `numbers` not negative) and which rows of them, in order.
+    """Takes a key (or none), a value and a number from 0 on for each row, and which rows, in order.
 
     Gives how many of `rows` are done and one batch of rows[first:] of at most `room` bytes (one record, where that alone is larger),
     whose producer and checksum `seal` puts in.
     """
     chosen = rows[first:]
-    if len(chosen) == len(value_start) - 1:  # all of them: the common case of a batch on one route
-        size = len(values) + len(keys)
+    if len(chosen) == len(values):  # all of them: the common case of a batch on one route
+        size = values.bytes() + keys.bytes()
     else:
-        size = int((value_start[chosen + 1] - value_start[chosen]).sum() + (key_start[chosen + 1] - key_start[chosen]).sum())
+        size = int(values.lengths()[chosen].sum() + keys.lengths()[chosen].sum())
     out = np.empty(HEAD_BYTES + size + len(chosen) * (_RECORD_BYTES_MAX + len(name)), np.uint8)
-    done, end = _write(rows, first, keys, key_start, keyless, values, value_start, name, numbers, room, out)
+    done, end = _write(rows, first, keys.data, keys.start, keyless, values.data, values.start, name, numbers, room, out)
     last = done - first - 1
     _HEAD.pack_into(out.data, 0, 0, end - 12, -1, 2, 0, 0, last, timestamp_ms, timestamp_ms, -1, -1, -1, last + 1)
     return done, out[:end]
@@ -181,6 +182,6 @@ def seal(batch: Bytes, producer_id: int, producer_epoch: int, sequence: int) -> 
 
 def warm_up() -> None:
     """Compiles the kernels (or loads them from the cache), so that no micro-batch waits for it."""
-    none, start = np.frombuffer(b"x", np.uint8), np.array([0, 1])
-    _, batch = write_batch(np.zeros(1, np.int64), 0, none, start, np.zeros(1, np.bool_), none, start, none, start, 1000, 0)
+    one = Texts.of([b"x"])
+    _, batch = write_batch(np.zeros(1, np.int64), 0, one, np.zeros(1, np.bool_), one, one.data, np.zeros(1, np.int64), 1000, 0)
     seal(batch, 0, 0, 0)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
-from numba import njit
 
-Bytes = npt.NDArray[np.uint8]
-Int64 = npt.NDArray[np.int64]
+from streamapp.core.copying import copy_bytes
+from streamapp.core.texts import Texts
+from streamapp.core.windows_index import compiled
 
-_OPEN, _CLOSE, _COMMA, _BRACE = ord("["), ord("]"), ord(","), ord("}")
+_OPEN, _CLOSE, _COMMA, _BRACE_OPEN, _BRACE = ord("["), ord("]"), ord(","), ord("{"), ord("}")
+_EMPTY = np.zeros(0, np.uint8)
 
 
 class NamedRows:
@@ -27,29 +28,46 @@ class NamedRows:
         self._names = np.frombuffer(b"".join(parts), np.uint8)
         self._start = np.cumsum([0, *map(len, parts)])
 
-    def encode(self, values: npt.NDArray[np.float64]) -> list[bytes]:
+    def encode(self, values: npt.NDArray[np.float64]) -> Texts:
         """Takes float64 [n, k]; gives one JSON object per row; what is not finite is null. Equal to encoding each row as a struct."""
+        nothing = Texts.nothing(len(values))
+        return self.within(nothing, 0, b"", values, b"", nothing, b"")
+
+    def within(
+        self, first: Texts, cut: int, left: bytes, values: npt.NDArray[np.float64], right: bytes, second: Texts, end: bytes
+    ) -> Texts:
+        """Gives for each row the text of `first` without its last `cut` bytes, `left`, its JSON object, `right`, `second`'s text, `end`."""
         n, k = values.shape
-        if not k:
-            return [b"{}"] * n
-        numbers = np.frombuffer(orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY), np.uint8)
-        woven = np.empty(numbers.size + n * (self._names.size + 1), np.uint8)
-        start = np.empty(n + 1, np.int64)
-        _weave(numbers, self._names, self._start, n, woven, start)
-        text, places = woven.tobytes(), start.tolist()
-        return [text[low:high] for low, high in pairwise(places)]
+        if k:
+            numbers = np.frombuffer(orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY), np.uint8)
+        else:
+            numbers = _EMPTY
+        around = np.frombuffer(left + right + end, np.uint8)
+        bounds = np.array([cut, len(left), len(left) + len(right), len(around)])
+        size = first.bytes() + second.bytes() + n * (len(around) + self._names.size + 2) + numbers.size
+        woven, start = np.empty(size, np.uint8), np.empty(n + 1, np.int64)
+        _weave(first.data, first.start, second.data, second.start, around, bounds, numbers, self._names, self._start, woven, start)
+        return Texts(woven, start)
 
 
-@njit(cache=True, nogil=True)
-def _weave(numbers: Bytes, names: Bytes, name_start: Int64, n: int, out: Bytes, start: Int64) -> None:
-    """Takes "[[1.0,2.0],[3.0,4.0]]" and the names; writes n objects to `out` and where each begins (and the last ends) to `start`."""
+@compiled
+def _weave(
+    first: Any, first_start: Any, second: Any, second_start: Any, around: Any, bounds: Any, numbers: Any, names: Any, name_start: Any,
+    out: Any, start: Any,
+) -> Any:  # fmt: skip
+    """Writes the rows to `out` and where each begins (and the last ends) to `start`; `numbers` is "[[1.0,2.0],[3.0,4.0]]"."""
     at, o = 1, 0
-    for row in range(n):
+    for row in range(len(start) - 1):
         start[row] = o
+        length = first_start[row + 1] - first_start[row] - bounds[0]
+        copy_bytes(out, o, first, first_start[row], length)
+        o += length
+        copy_bytes(out, o, around, 0, bounds[1])
+        o += bounds[1]
         for column in range(name_start.size - 1):
-            for place in range(name_start[column], name_start[column + 1]):
-                out[o] = names[place]
-                o += 1
+            length = name_start[column + 1] - name_start[column]
+            copy_bytes(out, o, names, name_start[column], length)
+            o += length
             while numbers[at] == _OPEN or numbers[at] == _COMMA:
                 at += 1
             while numbers[at] != _COMMA and numbers[at] != _CLOSE:
@@ -57,6 +75,16 @@ def _weave(numbers: Bytes, names: Bytes, name_start: Int64, n: int, out: Bytes, 
                 o += 1
                 at += 1
         at += 1
+        if name_start.size == 1:
+            out[o] = _BRACE_OPEN
+            o += 1
         out[o] = _BRACE
         o += 1
-    start[n] = o
+        copy_bytes(out, o, around, bounds[1], bounds[2] - bounds[1])
+        o += bounds[2] - bounds[1]
+        length = second_start[row + 1] - second_start[row]
+        copy_bytes(out, o, second, second_start[row], length)
+        o += length
+        copy_bytes(out, o, around, bounds[2], bounds[3] - bounds[2])
+        o += bounds[3] - bounds[2]
+    start[len(start) - 1] = o

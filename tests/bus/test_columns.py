@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 from streamapp.bus.columns import SOURCE_OFFSET, Carrier, fill
 from streamapp.core import record_batch
 from streamapp.core.events import Headers, Segment
+from streamapp.core.texts import Texts
 
 NOW = 1_763_700_000_123
 KEYS = some.none() | some.binary(max_size=80)
@@ -45,7 +46,7 @@ def carrier(of: Segment) -> Carrier:
 def test_the_kernel_writes_what_the_builder_writes(rows: list[tuple[bytes | None, bytes, bool]], first: int, size_max: int) -> None:
     keys, values = [key for key, _, _ in rows], [value for _, value, _ in rows]
     chosen = np.array([there for _, _, there in rows])
-    ours, others = carrier(segment(keys, first)).batches(values, [chosen, ~chosen], size_max, NOW)
+    ours, others = carrier(segment(keys, first)).batches(Texts.of(values), [chosen, ~chosen], size_max, NOW)
     for found, mask in ((ours, chosen), (others, ~chosen)):
         messages = [(keys[at], values[at], [(SOURCE_OFFSET, b"%d" % (first + at))]) for at in np.flatnonzero(mask).tolist()]
         assert sum(batch.record_count() for batch in found) == len(messages)
@@ -60,13 +61,13 @@ def test_the_kernel_writes_what_the_builder_writes(rows: list[tuple[bytes | None
 
 def test_batches_are_filled_to_the_brim_and_a_record_that_is_too_large_stands_alone() -> None:
     values = [b"x" * 100] * 20 + [b"y" * 5000] + [b"z"]
-    (found,) = carrier(segment([b"k"] * 22, 0)).batches(values, [everything(22)], 1500, NOW)
+    (found,) = carrier(segment([b"k"] * 22, 0)).batches(Texts.of(values), [everything(22)], 1500, NOW)
     sizes = [(batch.record_count(), batch.size()) for batch in found]
     assert [count for count, _ in sizes] == [11, 9, 1, 1] and sizes[0][1] + 125 > 1500
 
 
 def test_what_was_put_in_is_read_back_by_the_client() -> None:
-    (found,) = carrier(segment([b"k1", None, b""], 41)).batches([b"v1", b"", b"v3"], [everything(3)], 10_000, NOW)
+    (found,) = carrier(segment([b"k1", None, b""], 41)).batches(Texts.of([b"v1", b"", b"v3"]), [everything(3)], 10_000, NOW)
     data = sealed(found[0])
     batch = DefaultRecordBatch(data)
     assert batch.validate_crc() and (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (4711, 3, 77)
@@ -77,7 +78,7 @@ def test_what_was_put_in_is_read_back_by_the_client() -> None:
 
 
 def test_a_retry_under_another_epoch_is_sealed_again() -> None:
-    (found,) = carrier(segment([b"k"], 0)).batches([b"v"], [everything(1)], 10_000, NOW)
+    (found,) = carrier(segment([b"k"], 0)).batches(Texts.of([b"v"]), [everything(1)], 10_000, NOW)
     first = sealed(found[0])
     found[0]._set_producer_state(4712, 0, 0)
     again = bytes(found[0]._build())
@@ -88,13 +89,13 @@ def test_trace_headers_are_passed_on_and_rows_that_are_not_good_are_left_out() -
     headers = [[("traceparent", b"00-ab"), ("other", b"x")], (), ()]
     of = segment([b"a", b"b", b"c"], 7, headers)
     for given_headers, traced in ((of, [("traceparent", b"00-ab")]), (segment([b"a", b"b", b"c"], 7), [])):
-        (found,) = Carrier(given_headers, np.array([0, 2], np.int32)).batches([b"1", b"3"], [everything(2)], 10_000, NOW)
+        (found,) = Carrier(given_headers, np.array([0, 2], np.int32)).batches(Texts.of([b"1", b"3"]), [everything(2)], 10_000, NOW)
         read = [(one.key, one.value, one.headers) for one in DefaultRecordBatch(sealed(found[0]))]
         assert read == [(b"a", b"1", [(SOURCE_OFFSET, b"7"), *traced]), (b"c", b"3", [(SOURCE_OFFSET, b"9")])]
 
 
 def test_nothing_chosen_is_no_batch() -> None:
-    assert carrier(segment([b"k"], 0)).batches([b"v"], [np.zeros(1, bool)], 1000, NOW) == [[]]
+    assert carrier(segment([b"k"], 0)).batches(Texts.of([b"v"]), [np.zeros(1, bool)], 1000, NOW) == [[]]
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 63, 64, 65, 10_001])

@@ -40,7 +40,9 @@ async def test_a_verdict_too_large_for_the_broker_is_a_dead_letter_and_its_neigh
     decisions = SERVING.encoder.decisions(outcome, verdicts)
     room = max(len(decisions[0]), len(decisions[2])) + MESSAGE_OVERHEAD_BYTES
     async with producing(embedded, {}) as producer:
-        await (await Delivery(producer, topics, room).emit(outcome, verdicts, decisions))
+        delivery = Delivery(producer, topics, room)
+        await delivery.ready()
+        await delivery.emit(outcome, verdicts, decisions)
     found = await read(embedded, topics, 6)
     assert sorted(json.loads(record.value or b"")["event_id"] for record in found[topics.decisions]) == ["a", "b"]
     reasons = {record.headers["dlq.reason"]: record for record in found[topics.dead_letters]}
@@ -65,7 +67,9 @@ async def test_trace_context_goes_with_the_verdict_and_other_headers_stay_behind
     outcome = run(SERVING, [traced])
     verdicts = SERVING.encoder.verdicts(outcome)
     async with producing(embedded, {}) as producer:
-        await (await Delivery(producer, topics).emit(outcome, verdicts, SERVING.encoder.decisions(outcome, verdicts)))
+        delivery = Delivery(producer, topics)
+        await delivery.ready()
+        await delivery.emit(outcome, verdicts, SERVING.encoder.decisions(outcome, verdicts))
     records = [record for records in (await read(embedded, topics, 2)).values() for record in records]
     for record in records:
         assert (record.key, record.partition) == (b"key", 2)

@@ -199,11 +199,11 @@ class Refusing(Delivery):
 
     calls = 0
 
-    async def emit(self, outcome: Outcome, verdicts: Sequence[bytes], decisions: Sequence[bytes]) -> Awaitable[None]:
+    def emit(self, outcome: Outcome, verdicts: Sequence[bytes], decisions: Sequence[bytes]) -> Awaitable[None]:
         self.calls += 1
         if self.calls == 3:
             raise BusError("the broker does not take outputs")
-        return await super().emit(outcome, verdicts, decisions)
+        return super().emit(outcome, verdicts, decisions)
 
 
 async def test_a_failure_of_ours_ends_the_worker_with_its_reason_and_the_batch_unacked(embedded: str, namespace: str) -> None:

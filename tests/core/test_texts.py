@@ -1,0 +1,31 @@
+"""Texts are a sequence of byte strings, whatever they are made of, and slices share what they are cut from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from streamapp.core.texts import Texts
+
+
+@given(some.lists(some.binary(max_size=20)), some.integers(-25, 25), some.integers(-25, 25))
+def test_texts_are_the_list_they_were_made_of(values: list[bytes], low: int, high: int) -> None:
+    texts = Texts.of(values)
+    assert list(texts) == values and len(texts) == len(values)
+    assert [texts[place] for place in range(-len(values), len(values))] == values + values
+    cut = texts[low:high]
+    assert list(cut) == values[low:high] and cut.bytes() == sum(map(len, values[low:high]))
+    assert cut.lengths().tolist() == [len(value) for value in values[low:high]]
+    assert Texts.of(texts) is texts
+
+
+def test_a_place_that_is_not_there_and_a_step_are_refused() -> None:
+    texts = Texts.of([b"a", b"bc"])
+    with pytest.raises(IndexError):
+        texts[2]
+    with pytest.raises(ValueError, match="without a step"):
+        texts[::2]
+    assert np.shares_memory(texts.data, texts[1:].data)
+    assert list(Texts.nothing(2)) == [b"", b""]
