@@ -50,6 +50,8 @@ code = "bad_terminal"
 when = "known_7d_count >= 4 and known_7d_risk >= 0.5"
 route = "block"
 text = "{value} of the payments at this terminal were fraud"
+hit = { features = { known_7d_count = 4, known_7d_risk = 0.5 } }
+miss = { features = { known_7d_count = 4, known_7d_risk = 0.49 } }
 [thresholds]
 default_route = "approve"
 """
@@ -68,7 +70,8 @@ async def broker(request: pytest.FixtureRequest, namespace: str) -> str:
 class Bus:
     """What goes in and what comes out; every event asks about terminal "t" and has a number of its own."""
 
-    def __init__(self, events: Feeder, labels: Feeder, out: Follower, topics: Topics, now_ms: int) -> None:
+    def __init__(self, worker: Child, events: Feeder, labels: Feeder, out: Follower, topics: Topics, now_ms: int) -> None:
+        self.worker = worker
         self._events, self._labels, self._out, self._topics, self._now_ms = events, labels, out, topics, now_ms
         self.decided: dict[str, dict[str, Any]] = {}
         self.letters: list[tuple[str, str]] = []
@@ -103,6 +106,7 @@ class Bus:
     async def wait(self, done: Any) -> None:
         give_up = time.monotonic() + DEADLINE_S
         while not done():
+            assert self.worker.running, self.worker.last_words()
             assert time.monotonic() < give_up, (self.letters, len(self.decided))
             for record in await self._out.poll(50):
                 if record.topic == self._topics.decisions:
@@ -130,7 +134,7 @@ async def test_labels_move_a_running_worker_and_the_next_one_knows_them(broker: 
             feeder(broker, topics.labels) as labels,
             follower(broker, [topics.decisions, topics.dead_letters], fetch_wait_ms=10) as out,
         ):
-            bus = Bus(events, labels, out, topics, int(time.time() * 1000))
+            bus = Bus(running, events, labels, out, topics, int(time.time() * 1000))
             assert (await bus.ask())["features"]["known_7d_count"] == 0
             await bus.tell(("a", "fraud"), ("b", "genuine"), b"no label", ("b", "genuine"), ("c", "who knows"), ("c", "genuine"))
             found = await bus.until(3)
@@ -143,7 +147,7 @@ async def test_labels_move_a_running_worker_and_the_next_one_knows_them(broker: 
             assert sorted(bus.letters) == [("invalid_json", "$"), ("pattern_mismatch", "$.label")]
             asked = found["features"]["customer_1h_count"]
             assert running.stop(12.0) == 0, running.last_words()
-            worker(children, broker, namespace, file)
+            bus.worker = worker(children, broker, namespace, file)
             found = await bus.ask()
             assert (found["features"]["known_7d_count"], found["features"]["known_7d_risk"]) == (4, 0.5)
             assert found["features"]["customer_1h_count"] == asked + 1
