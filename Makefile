@@ -8,14 +8,14 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench kafka kafka-stop lock clean
+.PHONY: help setup demo test check bench chaos kafka kafka-stop lock clean
 
 help: ## this list
 	@echo 'streamapp: one verdict per event, on an event bus'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  PYTHON=python3.12  another interpreter (3.11 or newer)    ARGS="..."  passed on to demo, test and bench'
+	@echo '  PYTHON=python3.12  another interpreter (3.11 or newer)    ARGS="..."  passed on to demo, test, bench and chaos'
 
 setup: $(VENV)/.program ## make .venv with the program in it, at the locked versions
 
@@ -27,11 +27,14 @@ test: $(VENV)/.development ## all tests that need nothing but Python; those on K
 
 check: $(VENV)/.development ## style and types
 	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check --quiet streamapp tests bench examples || { echo 'some files are not formatted; run: $(BIN)/ruff format streamapp tests bench examples' >&2; exit 1; }
+	@$(BIN)/ruff format --check --quiet streamapp tests bench chaos examples || { echo 'some files are not formatted; run: $(BIN)/ruff format streamapp tests bench chaos examples' >&2; exit 1; }
 	@$(BIN)/mypy
 
 bench: $(VENV)/.development ## the benchmarks in one run, with ratios; on Kafka: make kafka, then ARGS="--bootstrap 127.0.0.1:9092"
 	@$(BIN)/python bench/run.py $(ARGS)
+
+chaos: $(VENV)/.development ## kill, stop and starve real workers on a real Kafka, 20 rounds of each kind, and recount; ARGS="--short" for minutes
+	@$(BIN)/python -m chaos $(ARGS)
 
 kafka: ## start one Apache Kafka node on loopback (Java 17, Maven); KAFKA_PORT=9092
 	@ops/kafka/kafka start --port $(KAFKA_PORT)

@@ -40,5 +40,5 @@ async def decide(stream: faust.StreamT) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = [sys.argv[0], "worker", "-l", "error"]
+    sys.argv = [sys.argv[0], "worker", "-l", "error", "--without-web"]  # there may be two on one machine
     app.main()

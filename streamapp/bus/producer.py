@@ -20,6 +20,9 @@ from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX
 from streamapp.core.errors import BusError
 
+#: How long the broker may be away before an output is given up and the worker stops, unless `request.timeout.ms` says otherwise.
+REQUEST_TIMEOUT_MS = 30_000
+
 
 class _NoNode(set[int]):
     """aiokafka's list of nodes with a request on its way; that no node is ever in it lets requests overlap."""
@@ -109,7 +112,7 @@ async def producing(bootstrap: str, kafka: Mapping[str, str]) -> AsyncIterator[P
         linger_ms=0,  # a micro-batch is already as large as it gets
         max_batch_size=BATCH_BYTES_MAX,
         max_request_size=DEAD_LETTER_BYTES_MAX,
-        request_timeout_ms=30_000,
+        request_timeout_ms=int(kafka.get("request.timeout.ms", REQUEST_TIMEOUT_MS)),
         retry_backoff_ms=20,
         **client_arguments(kafka),
     )

@@ -1,0 +1,1 @@
+"""Faults against real worker processes on real brokers, and a verifier that shares no code with the program it judges."""
