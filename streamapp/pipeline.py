@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core import cascade
+from streamapp.core.conditions import on_no_list
 from streamapp.core.costs import Costs
 from streamapp.core.decode import Decoder
 from streamapp.core.encode import VerdictEncoder, Versions
@@ -17,6 +18,8 @@ from streamapp.core.explain import ModelReasons, Reason, reason_of_last_resort
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan, Texts
 from streamapp.core.labels import LabelPlan, LabelRead
+from streamapp.core.lists import Listed, ListPlan, Lookup
+from streamapp.core.lists_table import ListTable
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
@@ -26,7 +29,7 @@ from streamapp.core.state import Remembered, StatePlan
 from streamapp.core.vectorise import Inputs, Ngrams, scale, take
 from streamapp.core.windows_partition import PartitionState
 
-#: `decided_by`: rules, then the tiers by name, then the default.
+#: `decided_by`: rules, then the tiers by name, then the default, then the lists that decide.
 RULE, DEFAULT = "rule", "default"
 
 
@@ -51,6 +54,7 @@ class Serving:
     default_route: int
     numeric: npt.NDArray[np.intp]  #               feature columns that enter the models, in the cards' order
     explains: bool = True  #                       whether reasons are told; False where no output carries them
+    lists: ListPlan | None = None  #               where lists are declared
     costs: Costs | None = None  #                  where a cut goes by cost
 
     @property
@@ -69,6 +73,7 @@ class Read:
     texts: Texts | None = None  #                       what was read of the texts meanwhile
     texts_ms: float = 0.0
     labels: LabelRead | None = None  #                  what turned out to be true; None: nothing is known
+    lists: ListTable | None = None  #                  what is on the lists now; None: what the pipeline file says
 
 
 def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
@@ -105,27 +110,39 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     features, ngrams = serving.features.measure(plan, read.profiles, np.hstack(windows), read.texts)
     lap("features")
     stage_ms["features"] += read.texts_ms
-    hits = evaluate(plan, features, serving)
+    lookup, listed = None, None
+    if serving.lists is not None:
+        lookup = Lookup(plan, serving.lists.fixed if read.lists is None else read.lists)
+        listed = serving.lists.decide(lookup)
+        lap("lists")
+    hits = evaluate(plan, features, serving, lookup)
     ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
     lap("rules")
     inputs = vectorise(features, ngrams, serving)
     prices = None if serving.costs is None else serving.costs.prices(hits.columns, plan.tenant)
     cheapest = None if prices is None else prices.cuts()
-    scores = cascade.score(inputs, serving.tiers, (ruled < 0) & ~remembered.duplicate, hits.columns, cheapest)
+    undecided = (ruled < 0) & ~remembered.duplicate
+    if listed is not None:
+        undecided &= listed.by < 0
+    scores = cascade.score(inputs, serving.tiers, undecided, hits.columns, cheapest)
     lap("score")
-    route, decided_by = combine(hits, ruled, scores, serving)
+    route, decided_by = combine(hits, ruled, scores, serving, listed)
     serving.state.settle(remembered, route, decided_by, scores.score, serving.code)
-    reasons = explain(features, hits, inputs, scores, route, remembered, serving)
+    reasons = explain(features, hits, inputs, scores, route, remembered, serving, listed)
     lap("explain")
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
         (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
+        None if lookup is None else lookup.table.version,
     )  # fmt: skip
 
 
-def evaluate(plan: Plan, features: FeatureSet, serving: Serving) -> RuleHits:
-    """Takes a plan's rows and their features; gives which rules hit which rows."""
-    return serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
+def evaluate(plan: Plan, features: FeatureSet, serving: Serving, lookup: Lookup | None = None) -> RuleHits:
+    """Takes a plan's rows, their features and what answers for the lists; gives which rules hit which rows."""
+    listed = on_no_list if lookup is None else lookup.listed
+    return serving.rules.evaluate(
+        lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan), listed
+    )
 
 
 def vectorise(features: FeatureSet, ngrams: Ngrams | None, serving: Serving) -> Inputs:
@@ -137,10 +154,10 @@ def vectorise(features: FeatureSet, ngrams: Ngrams | None, serving: Serving) -> 
 
 
 def combine(
-    hits: RuleHits, ruled: npt.NDArray[np.intp], scores: cascade.Scores, serving: Serving
+    hits: RuleHits, ruled: npt.NDArray[np.intp], scores: cascade.Scores, serving: Serving, listed: Listed | None = None
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Applies the policy order; gives the route [n] and who decided [n]. Law: no row stays undecided."""
-    by_rule, by_default = 0, len(serving.deciders) - 1
+    by_rule, by_default = 0, len(serving.tiers) + 1
     route, decided_by = scores.route.copy(), (scores.tier + 1).astype(np.int8)
     fallback = strictest_rule(hits.hit, serving.rules.routes) if (route == UNDECIDED).any() else ruled
     for rules in (np.where(route == UNDECIDED, fallback, -1), ruled):
@@ -150,6 +167,8 @@ def combine(
     left = route == UNDECIDED
     route[left] = serving.default_route
     decided_by[left] = by_default
+    if listed is not None:
+        listed.put(route, decided_by, by_default + 1)
     return route, decided_by
 
 
@@ -161,8 +180,9 @@ def explain(
     route: npt.NDArray[np.int8],
     remembered: Remembered,
     serving: Serving,
+    listed: Listed | None = None,
 ) -> list[Sequence[Reason]]:
-    """Gives the reasons of every row that is not approved: its rules, then the largest contributions of the model that scored it.
+    """Gives the reasons of every row that is not approved: the list that denies it, its rules, the model's contributions.
 
     Law: none of them is left without one. A model that cannot say why is named in `scores.degraded`.
     """
@@ -171,6 +191,8 @@ def explain(
         return reasons
     asked = np.flatnonzero((route != APPROVE) & ~remembered.duplicate)
     found: dict[int, list[Reason]] = {row: serving.rules.reasons(hits, row) for row in asked.tolist()}
+    if listed is not None:
+        found = {row: listed.reasons(row) + hit for row, hit in found.items()}
     for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
         rows = asked[scores.tier[asked] == place]
         if explainer is None or tier.model is None or not rows.size:
@@ -182,8 +204,8 @@ def explain(
             continue
         for row, one in zip(rows.tolist(), because, strict=True):
             found[row] += one
-    for row, listed in found.items():
-        reasons[row] = listed or [reason_of_last_resort(scores.probability[row], scores.threshold[row], ROUTE_NAMES[route[row]])]
+    for row, told in found.items():
+        reasons[row] = told or [reason_of_last_resort(scores.probability[row], scores.threshold[row], ROUTE_NAMES[route[row]])]
     for row, first_offset in remembered.first_offsets():
         reasons[row] = [Reason("duplicate", f"a copy of the event at offset {first_offset}; its decision stands", value=first_offset)]
     return reasons

@@ -36,6 +36,7 @@ class Definition(NamedTuple):
 DEFINITIONS: Mapping[str, Definition] = {
     "streamapp_events_total": Definition("counter", "Records read and settled: decided or dead-lettered."),
     "streamapp_verdicts_total": Definition("counter", "Verdicts acknowledged by the broker.", ("route", "release", "decided_by")),
+    "streamapp_rule_hits_total": Definition("counter", "Events a rule hits, whoever decided them.", ("rule", "mode")),
     "streamapp_dead_letters_total": Definition("counter", "Records that could not be decided.", ("reason",)),
     "streamapp_degraded_total": Definition("counter", "Micro-batches that a part could not serve.", ("component", "cause")),
     "streamapp_decision_latency_seconds": Definition(
@@ -133,6 +134,11 @@ class Metrics(Collector):
         for pair in np.flatnonzero(pairs).tolist():
             route, decider = divmod(pair, len(deciders))
             verdicts[ROUTE_NAMES[route], release, deciders[decider]] += int(pairs[pair])
+        hits = outcome.hits
+        for mode, codes, table in (("live", hits.codes, hits.hit), ("shadow", hits.shadow_codes, hits.shadow)):
+            if codes:
+                for place in np.flatnonzero(table.any(axis=0)).tolist():
+                    self.count("streamapp_rule_hits_total", codes[place], mode, by=int(np.count_nonzero(table[:, place])))
         features = outcome.features
         dirt = self._dirt.get(features.names)
         if dirt is None:

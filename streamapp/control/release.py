@@ -28,6 +28,7 @@ from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.formula import compile_formula
 from streamapp.core.labels import LabelPlan, LabelRead, LabelState
+from streamapp.core.lists import ListPlan, Lookup
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
 from streamapp.core.ruling import vocabulary
@@ -77,7 +78,8 @@ def rehearse(serving: pipeline.Serving) -> None:
     least = least_event(serving.spec)
     odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
     events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
-    outcome = pipeline.decide(pipeline.plan([segment_of(events)], serving), pipeline.Read(), [serving.state.new()], serving, 0, lambda: 0.0)
+    read = pipeline.Read(lists=None if serving.lists is None else serving.lists.rehearsal())
+    outcome = pipeline.decide(pipeline.plan([segment_of(events)], serving), read, [serving.state.new()], serving, 0, lambda: 0.0)
     serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 
 
@@ -99,7 +101,8 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     cards = [model.card for _, model in learned]
     formulas = [(tier.name, tier.formula.text) for tier in tiers if tier.formula is not None]
     scaler = cards[0].scaler if cards else None
-    deciders = (pipeline.RULE, *(tier.name for tier in tiers), pipeline.DEFAULT)
+    lists = ListPlan(spec) if spec.lists else None
+    deciders = (pipeline.RULE, *(tier.name for tier in tiers), pipeline.DEFAULT, *(lists.deciders if lists else ()))
     cuts = {tier.name: [tier.approve_below, tier.block_from, tier.by_cost, tier.base_rates, spec.costs] for tier in tiers}
     versions = Versions(
         release=_digest(
@@ -140,6 +143,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         encoder=encoder,
         versions=versions,
         numeric=features.places(scaler.names if scaler else ()),
+        lists=lists,
         costs=None if spec.costs is None else Costs(spec.costs),
         explains="reasons" in _verdict_fields(spec, features).values(),
     )
@@ -184,7 +188,8 @@ def check_examples(serving: pipeline.Serving) -> None:
                 mistakes.add(at, f"{rule.code}: the example is no event: {plan.rejects[0].path}: {plan.rejects[0].message}")
                 continue
             measured_as, _, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving)
-            hits = pipeline.evaluate(plan, example_features(measured_as, example.features), serving)
+            lookup = None if serving.lists is None else Lookup(plan, serving.lists.table(example.lists))
+            hits = pipeline.evaluate(plan, example_features(measured_as, example.features), serving, lookup)
             if bool(serving.rules.hits_of(rule.code, hits)[0]) != expected:
                 does = "misses" if expected else "hits"
                 mistakes.add(at, f"{rule.code}: this example {does}; change it or `when = {rule.when!r}`")

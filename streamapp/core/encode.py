@@ -83,7 +83,14 @@ class VerdictEncoder:
         return Texts.of(list(map(_json, map(self._row, *columns))))
 
     def decisions(self, outcome: Outcome, verdicts: Texts) -> Texts:
-        """Gives each verdict with its named feature values and, where there is text, its sha256 (never the text)."""
+        """Gives each verdict with the shadow rules that hit, its features by name and, where there is text, its sha256 (never the text)."""
+        if outcome.hits.shadow_codes:
+            codes = np.array(outcome.hits.shadow_codes, object)
+            told = [
+                b'%b,"shadow_rules":%b}' % (verdict[:-1], _json(codes[hit].tolist()))
+                for verdict, hit in zip(verdicts, outcome.hits.shadow, strict=True)
+            ]
+            verdicts = Texts.of(told)
         if self._text_field is None:
             return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b"", Texts.nothing(len(verdicts)), b"}")
         texts = outcome.plan.column(self._text_field)
@@ -110,6 +117,12 @@ class VerdictEncoder:
             digest.update(str(entity).encode("utf-8", "surrogatepass"))
             hashes.append(digest.hexdigest())
         return hashes
+
+    def versions(self, outcome: Outcome) -> msgspec.Raw:
+        """Gives the versions that decided, with that of the lists where there are any."""
+        if outcome.lists is None:
+            return self._versions
+        return msgspec.Raw(b'%b,"lists":"%b"}' % (bytes(self._versions)[:-1], outcome.lists.encode()))
 
     def labels(self, outcome: Outcome) -> Iterable[msgspec.Raw]:
         """Gives the positive label where the calibrated probability is at least one half."""
@@ -169,7 +182,7 @@ COLUMNS: Mapping[str, Column] = {
     "threshold": lambda _, outcome: _numbers(outcome.threshold),
     "reasons": lambda _, outcome: outcome.reasons,
     "stages": lambda _, outcome: repeat(msgspec.Raw(_json(outcome.stage_ms))),
-    "versions": lambda encoder, _: repeat(encoder._versions),
+    "versions": lambda encoder, outcome: repeat(encoder.versions(outcome)),
     "degraded": lambda _, outcome: repeat(msgspec.Raw(_json(outcome.degraded))),
     "flags": lambda _, outcome: map(_flag_list, outcome.plan.flags.tolist()),
     "source": lambda _, outcome: _sources(outcome.plan),

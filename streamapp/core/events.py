@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.errors import Reject
+from streamapp.core.text import TextColumn, text_column
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -71,6 +72,7 @@ class Plan:
     rejects: list[Reject]
     columns: dict[str, list[Any]] = field(default_factory=dict)  # declared fields that were asked for, by name
     schema_id: Int32 | None = None  #  n: of Confluent's frame, -1 without; None where no record has a frame
+    texts: dict[str, TextColumn] = field(default_factory=dict)  # text fields as they are measured, by name
 
     def __len__(self) -> int:
         return len(self.events)
@@ -81,3 +83,11 @@ class Plan:
         if values is None:
             values = self.columns[name] = list(map(attrgetter(name), self.events))
         return values
+
+    def text(self, name: str) -> TextColumn:
+        """Gives the text field `name` of all n events, cleaned and folded once; an absent text is empty."""
+        found = self.texts.get(name)
+        if found is None:
+            values = self.column(name)
+            found = self.texts[name] = text_column([text or "" for text in values] if None in values else values)
+        return found

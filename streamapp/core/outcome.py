@@ -35,3 +35,4 @@ class Outcome:
     stage_ms: dict[str, float]
     steps: list[Step]  #                      how the partitions' states moved: the delta for the log
     shared: Mapping[str, SharedEntries] = field(default_factory=dict)  # by store: what other workers are told once this is acknowledged
+    lists: str | None = None  #               version of the lists that decided; None where none are declared

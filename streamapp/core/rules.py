@@ -36,8 +36,10 @@ class RuleHits:
     """Which rules hit which of n rows; what was compared with what is looked up only for rows somebody asks about."""
 
     hit: npt.NDArray[np.bool_]  #     n x live rules
-    shadow: npt.NDArray[np.bool_]  #  n x shadow rules: counted, never decide
+    shadow: npt.NDArray[np.bool_]  #  n x shadow rules: counted and logged, never decide
     columns: Columns
+    codes: tuple[str, ...]  #         of the live rules
+    shadow_codes: tuple[str, ...]
     told: dict[int, list[Reason]] | None = None  #  by row; told for all rows at once when the first is asked for
 
     def __len__(self) -> int:
@@ -99,7 +101,8 @@ class Rules:
         """
         columns = Columns(column, n, listed)
         with np.errstate(all="ignore"):  # overflow is inf and compares as such; what cannot be computed is missing
-            return RuleHits(_table(self._live_tests, columns), _table(self._shadow_tests, columns), columns)
+            live, shadow = _table(self._live_tests, columns), _table(self._shadow_tests, columns)
+        return RuleHits(live, shadow, columns, self.codes, self.shadow_codes)
 
     def hits_of(self, code: str, hits: RuleHits) -> npt.NDArray[np.bool_]:
         """Gives where one rule hits [n], whatever its mode: for its examples, and for looking at drafts."""

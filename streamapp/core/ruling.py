@@ -20,12 +20,16 @@ from streamapp.core.field_checks import FIELD_KINDS
 from streamapp.core.fields import integer_bounds
 from streamapp.core.implied import Domain, Range
 from streamapp.core.labels import window_features
+from streamapp.core.lists import REASON
 from streamapp.core.rules import check_rules
 from streamapp.core.spec import FieldSpec, ListSpec, PipelineSection, PipelineSpec, StateSection
 from streamapp.core.velocity import duration_ms, parse_velocity
 
 #: Types of the fields whose values, and whose texts, can be on a list of each kind.
 LISTED_TYPES: Mapping[str, tuple[str, ...]] = {"values": ("id", "string"), "words": ("text",), "content": ("text",)}
+
+#: Lists of one pipeline: who decided is told in a byte, beside rules and tiers.
+LISTS_MAX = 64
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,7 +53,7 @@ def vocabulary(spec: PipelineSpec, features: Sequence[FeatureDef]) -> Vocabulary
 
 def listed_fields(spec: PipelineSpec, listed: ListSpec) -> frozenset[str]:
     """Gives the fields that a list may be asked about."""
-    implicit = ("tenant", "event_id") if listed.kind == "values" else ()
+    implicit = ("tenant",) if listed.kind == "values" else ()
     wanted = LISTED_TYPES.get(listed.kind, ())
     return frozenset((*implicit, *(name for name, field in spec.event.fields.items() if field.type in wanted)))
 
@@ -60,8 +64,13 @@ def check_ruling(spec: PipelineSpec, mistakes: Mistakes) -> None:
     What names a part that is itself wrong is left alone: one slip of the pen is told once.
     """
     whole = _readable(spec)
+    if len(spec.lists) > LISTS_MAX:
+        mistakes.add("lists", f"there are {len(spec.lists)} lists; at most {LISTS_MAX} are looked up")
     for name, listed in spec.lists.items():
         _check_list(name, listed, whole, mistakes)
+    for place, rule in enumerate(spec.rules):
+        if str(rule.code) in {f"{REASON}{name}" for name in spec.lists}:
+            mistakes.add(f"rules[{place}].code", f"`{rule.code}` is the reason code of a list; take another name")
     features = FeaturePlan(whole, window_features(whole)).definitions
     words = vocabulary(whole, features)
     unsure = _unsure(spec, whole)
@@ -89,6 +98,8 @@ def _check_list(name: str, listed: ListSpec, spec: PipelineSpec, mistakes: Mista
         mistakes.add(f"{at}.fields", 'only rules ask about it: remove `fields`, or set effect = "deny" or "allow"')
     if listed.effect == "allow" and listed.kind == "words":
         mistakes.add(f"{at}.effect", "a word does not vouch for the rest of a text; allow values or whole texts")
+    if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", listed.text or "")):
+        mistakes.add(f"{at}.text", "has a lone brace; slots are {list}, {match} and {owner}")
     for slot in re.findall(r"\{([^{}]*)\}", listed.text or ""):
         if slot not in ("list", "match", "owner"):
             mistakes.add(f"{at}.text", f"`{{{slot}}}` is no slot{nearest(slot, ('list', 'match', 'owner'))}")

@@ -16,6 +16,7 @@ from streamapp.core.explain import LAST_RESORTS, NGRAM_GROUPS
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.fields import EVENT_ID, TENANT, id_bounds, integer_bounds
 from streamapp.core.labels import LabelPlan, window_features
+from streamapp.core.lists import DECIDER, REASON
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.spec import FieldSpec, PipelineSpec
 from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS
@@ -124,14 +125,17 @@ def given_only(values: Mapping[str, Any]) -> Schema:
 
 
 def reason_codes(spec: PipelineSpec) -> list[str]:
-    """Gives the closed list of reason codes: rules in file order, model inputs, n-gram groups, what is said for want of better."""
+    """Gives the closed list of reason codes: lists that deny, rules in file order, model inputs, n-gram groups, last resorts."""
     inputs = [*spec.vector.numeric, *(NGRAM_GROUPS if spec.ngrams else ())] if spec.tiers else []
-    return [*(rule.code for rule in spec.rules if rule.mode != "draft"), *(f"model_{name}" for name in inputs), *LAST_RESORTS, "duplicate"]
+    decided = [*(f"{REASON}{name}" for name, one in spec.lists.items() if one.effect == "deny")]
+    decided += [rule.code for rule in spec.rules if rule.mode != "draft"]
+    return [*decided, *(f"model_{name}" for name in inputs), *LAST_RESORTS, "duplicate"]
 
 
 def verdict_properties(spec: PipelineSpec) -> Schema:
     """Gives the schema of every field a verdict can have, in their order."""
     probability = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+    lists = [name for name, one in spec.lists.items() if one.effect != "rules"]
     return {
         "decision_id": {**_HEX, "description": "Hash of pipeline, tenant and event_id: equal on redelivery"},
         "event_id": {"type": "string"},
@@ -142,7 +146,7 @@ def verdict_properties(spec: PipelineSpec) -> Schema:
         "received_at": {"type": "integer", "description": "The source record's timestamp, epoch milliseconds"},
         "decided_at": {"type": "integer", "description": "Epoch milliseconds"},
         "verdict": {"enum": list(ROUTE_NAMES)},
-        "decided_by": {"enum": ["rule", *(tier.name for tier in spec.tiers), "default"]},
+        "decided_by": {"enum": ["rule", *(tier.name for tier in spec.tiers), "default", *(f"{DECIDER}{name}" for name in lists)]},
         "score": {**probability, "description": "Raw score of the tier that answered; null when no model did"},
         "probability": {**probability, "description": "Calibrated"},
         "labels": {"type": "array", "items": {"type": "string"}},
@@ -153,6 +157,7 @@ def verdict_properties(spec: PipelineSpec) -> Schema:
             {
                 "release": _VERSION, "features": _VERSION, "rules": _VERSION, "models": _VERSION_BY_TIER,
                 "calibration": _VERSION_BY_TIER, "thresholds": _VERSION, "arm": {"type": ["string", "null"]},
+                **({"lists": _VERSION} if spec.lists else {}),
             }
         ),
         "degraded": {"type": "array", "items": _object({"component": {"type": "string"}, "cause": {"type": "string"}})},
@@ -196,6 +201,10 @@ def decision_schema(spec: PipelineSpec) -> Schema:
     added: Schema = {"features": _object(features)}
     if spec.features.text is not None:
         added["text_sha256"] = {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "Of the text as it was decided, UTF-8"}
+    shadows = [rule.code for rule in spec.rules if rule.mode == "shadow"]
+    if shadows:
+        told = "Rules in shadow that would have hit; they decide nothing"
+        added["shadow_rules"] = {"type": "array", "items": {"enum": shadows}, "uniqueItems": True, "description": told}
     head = _head(spec, "decision", f"Decision record of {spec.pipeline.name}", "A verdict and the named feature values it was made from.")
     return {**head, **_object({**schema["properties"], **added})}
 

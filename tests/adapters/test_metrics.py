@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,12 +15,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamapp.adapters.metrics import DEFINITIONS, Metrics
 from streamapp.core.cascade import Degraded
+from streamapp.core.conditions import Columns
 from streamapp.core.errors import Reject, RejectCode
 from streamapp.core.events import Plan
 from streamapp.core.features import FeatureSet
 from streamapp.core.outcome import Outcome
+from streamapp.core.rules import RuleHits
 
 DECIDERS = ("rule", "fast", "default")
+
+
+def columns_of(routes: Sequence[int], *least: int) -> npt.NDArray[np.bool_]:
+    """Rules that hit where a route is at least so strict."""
+    return np.array([[route >= one for one in least] for route in routes], np.bool_).reshape(len(routes), len(least))
 
 
 def outcome(rows: list[tuple[int, int, float, int]], rejects: int = 0, degraded: tuple[Degraded, ...] = ()) -> Outcome:
@@ -33,6 +42,9 @@ def outcome(rows: list[tuple[int, int, float, int]], rejects: int = 0, degraded:
         "plan": plan, "features": FeatureSet(("a", "b"), np.zeros((n, 2)), np.array([n, 0]), np.array([0, 2 * n])),
         "score": np.array(columns[2], np.float64), "probability": np.array(columns[2], np.float64), "threshold": np.zeros(n),
         "route": np.array(columns[0], np.int8), "decided_by": np.array(columns[1], np.int8), "reasons": [()] * n, "degraded": degraded,
+        "hits": RuleHits(
+            columns_of(columns[0], 1, 2), columns_of(columns[0], 2), Columns({}.__getitem__, n), ("mild", "strict"), ("tried",),
+        ),
         "decided_at": 0, "stage_ms": {"score": 1.5, "rules": 0.25},
     }  # fmt: skip
     return Outcome(**{field.name: known.get(field.name) for field in fields(Outcome)})  # type: ignore[arg-type]
@@ -54,6 +66,8 @@ def test_a_batch_is_counted_as_by_hand() -> None:
     assert seen["streamapp_verdicts_total", (("decided_by", "rule"), ("release", "r7"), ("route", "block"))] == 1
     assert seen["streamapp_verdicts_total", (("decided_by", "default"), ("release", "r7"), ("route", "review"))] == 1
     assert seen["streamapp_dead_letters_total", (("reason", "blank_text"),)] == 3
+    hits = {(dict(labels)["rule"], dict(labels)["mode"]): value for (name, labels), value in seen.items() if "rule_hits" in name}
+    assert hits == {("mild", "live"): 2, ("strict", "live"): 1, ("tried", "shadow"): 1}
     assert seen["streamapp_degraded_total", (("cause", "timeout"), ("component", "fast"))] == 1
     # 5 ms, 10 ms, 1 s, and a clock that ran ahead: 0. A value on a bound is below it.
     latency = {dict(labels)["le"]: value for (name, labels), value in seen.items() if name == "streamapp_decision_latency_seconds_bucket"}

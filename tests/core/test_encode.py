@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from streamapp.core.cascade import Degraded
+from streamapp.core.conditions import Columns
 from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
 from streamapp.core.events import Flag, Plan, Segment
 from streamapp.core.explain import Reason
@@ -19,6 +20,7 @@ from streamapp.core.features import FeatureSet
 from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, BLOCK
+from streamapp.core.rules import RuleHits
 
 VERSIONS = Versions("rel", "feat", "rules", {"fast": "m/1"}, {"fast": "cal"}, "cuts")
 NAMES = ("char_count", "url_count")
@@ -47,7 +49,7 @@ def outcome(event_id: str = "e-1", tenant: str = "", user: str = "u-1") -> Outco
     return Outcome(
         plan=plan,
         features=FeatureSet(NAMES, values, np.zeros(2, np.int64), np.zeros(2, np.int64)),
-        hits=None,  # type: ignore[arg-type]  # verdicts carry reasons, not hits
+        hits=RuleHits(np.zeros((2, 0), bool), np.array([[True, False], [False, False]]), Columns({}.__getitem__, 2), (), ("a", "b")),
         score=np.array([0.9, np.nan]),
         probability=np.array([0.97, np.nan]),
         threshold=np.array([0.95, np.nan]),
@@ -99,6 +101,7 @@ def test_a_decision_adds_named_features_and_the_hash_of_the_text_never_the_text(
     first, second = found.decisions(outcome(), verdicts)
     record = json.loads(first)
     assert record["features"] == {"char_count": 11.0, "url_count": 0.0}
+    assert (record["shadow_rules"], json.loads(second)["shadow_rules"]) == (["a"], [])
     assert record["text_sha256"] == hashlib.sha256(b"win a prize").hexdigest()
     assert {name: record[name] for name in COLUMNS} == json.loads(verdicts[0])
     assert json.loads(second)["text_sha256"] == hashlib.sha256("héllo".encode()).hexdigest()

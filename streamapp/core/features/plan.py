@@ -16,7 +16,6 @@ from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.ngrams import hash_ngrams
 from streamapp.core.profiles import ProfilePlan
 from streamapp.core.spec import PipelineSpec
-from streamapp.core.text import text_column
 from streamapp.core.vectorise import Ngrams
 from streamapp.core.velocity import VelocityFeature
 
@@ -57,7 +56,7 @@ class FeaturePlan:
         """Takes a plan's rows; gives all that is known from their texts alone: what can be done while the profiles are on their way."""
         if self._text is None:
             return Texts({}, None)
-        column = text_column(plan.column(self._text))
+        column = plan.text(self._text)
         wanted = self._ngrams
         ngrams = None if wanted is None else hash_ngrams(column, wanted.word, wanted.char, wanted.buckets, wanted.seed)
         return Texts(text.compute(column), ngrams)
