@@ -43,8 +43,8 @@ async def fill(address: str, users: int) -> dict[str, Any]:
     async with client_of(address) as client:
         kept = (await client.info("memory"))["used_memory"]
     return {
-        "profiles": users, "seconds": round(time.perf_counter() - began, 1), "cpu_us": round((time.process_time() - spent) / users * 1e6, 2),
-        "redis_bytes_per_profile": round(kept / users),
+        "profiles": users, "seconds": round(time.perf_counter() - began, 1),
+        "cpu_us": round((time.process_time() - spent) / users * 1e6, 2), "redis_bytes_per_profile": round(kept / users),
     }  # fmt: skip
 
 
@@ -85,8 +85,9 @@ async def cost(address: str, users: int, drawn_from: int, batch: int, events: in
     await profiles.close()
     waits.sort()
     return {
-        "drawn_from": drawn_from, "batch": batch, "asked_share": round(counted["store"] / sum(counted.values()), 3), "worker_us": spread(mine),
-        "redis_us": spread(theirs), "wait_ms_p50": round(waits[len(waits) // 2], 2), "wait_ms_p99": round(waits[len(waits) * 99 // 100], 2),
+        "drawn_from": drawn_from, "batch": batch, "asked_share": round(counted["store"] / sum(counted.values()), 3),
+        "worker_us": spread(mine), "redis_us": spread(theirs),
+        "wait_ms_p50": round(waits[len(waits) // 2], 2), "wait_ms_p99": round(waits[len(waits) * 99 // 100], 2),
     }  # fmt: skip
 
 

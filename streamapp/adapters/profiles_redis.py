@@ -89,9 +89,6 @@ class RedisProfiles:
         question.slots, _ = self._kept.look(question.keys, question.now_s)
         return self._read(question, cause)
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def counted(self) -> dict[str, int]:
         """Gives how many rows were answered since it was last called: from the process, and by asking the store."""
         rows, asked, self._rows, self._asked = self._rows, self._asked, 0, 0

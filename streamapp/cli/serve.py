@@ -81,7 +81,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
         shared = shared_windows(settings, serving, namespace)
         profiles = known_profiles(settings, serving, namespace)
         watch.profiles = profiles
-        prefetch = reading(serving.shared, shared, profiles) if serving.shared.stores or profiles else nothing_to_read
+        prefetch = reading(serving.shared, shared, profiles) if serving.shared.stores or profiles is not None else nothing_to_read
         labels = None
         if serving.labels.stores:
             labels = LabelTopic(serving.labels, topics.labels, settings.bootstrap, client, since_ms=_labels_since_ms(spec, serving.labels))
