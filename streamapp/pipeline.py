@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from streamapp.core.rules import RuleHits, Rules
 from streamapp.core.shared import SharedPlan, SharedRead
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
-from streamapp.core.vectorise import Inputs, Ngrams, scale, take
+from streamapp.core.vectorise import Inputs, Ngrams, scale
 from streamapp.core.windows_partition import PartitionState
 
 #: `decided_by`: rules, then the tiers by name, then the default, then the lists that decide.
@@ -58,6 +58,11 @@ class Serving:
     costs: Costs | None = None  #                  where a cut goes by cost
 
     @property
+    def waits(self) -> bool:
+        """Whether a tier is asked beside the event loop."""
+        return any(tier.time_ms is not None for tier in self.tiers)
+
+    @property
     def models(self) -> tuple[cascade.Scorer, ...]:
         """The models of the tiers that have one, cheapest first."""
         return tuple(tier.model for tier in self.tiers if tier.model is not None)
@@ -82,7 +87,17 @@ def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
 
 
 def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Serving, now_ms: int, clock: Callable[[], float]) -> Outcome:
+    """Gives what `deciding` gives when every tier is asked on the spot and has all the time it wants."""
+    return cascade.answered_here(deciding(plan, read, states, serving, now_ms, clock))
+
+
+def deciding(
+    plan: Plan, read: Read, states: Sequence[PartitionState], serving: Serving, now_ms: int, clock: Callable[[], float]
+) -> Generator[cascade.Question, cascade.Answer, Outcome]:
     """Takes a plan, what was read for it and the state of each segment's partition; gives one verdict per event.
+
+    A tier with a time budget is yielded as a Question, to be answered beside the loop; meanwhile the states have moved and what was
+    decided is not yet in them, so nobody may look at them (ADR 18). Without such a tier nothing is yielded.
 
     Deterministic but for `now_ms` and the stage times; `states` and the copy in `read.shared` move past the plan's rows in place;
     `Outcome.steps` and `Outcome.shared` are those deltas. What labels said before this plan moves nothing but how far it reaches back.
@@ -124,8 +139,10 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     undecided = (ruled < 0) & ~remembered.duplicate
     if listed is not None:
         undecided &= listed.by < 0
-    scores = cascade.score(inputs, serving.tiers, undecided, hits.columns, cheapest)
+    scores = yield from cascade.scoring(inputs, serving.tiers, undecided, hits.columns, clock, cheapest)
     lap("score")
+    for use in scores.uses:
+        stage_ms[f"tier:{use.name}"] = round(use.ms, 3)
     route, decided_by = combine(hits, ruled, scores, serving, listed)
     serving.state.settle(remembered, route, decided_by, scores.score, serving.code)
     reasons = explain(features, hits, inputs, scores, route, remembered, serving, listed)
@@ -133,7 +150,7 @@ def decide(plan: Plan, read: Read, states: Sequence[PartitionState], serving: Se
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
         (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
-        None if lookup is None else lookup.table.version,
+        None if lookup is None else lookup.table.version, scores.labels, scores.uses,
     )  # fmt: skip
 
 
@@ -146,11 +163,11 @@ def evaluate(plan: Plan, features: FeatureSet, serving: Serving, lookup: Lookup 
 
 
 def vectorise(features: FeatureSet, ngrams: Ngrams | None, serving: Serving) -> Inputs:
-    """Takes raw features; gives model inputs. All tiers of one release share one feature vector."""
+    """Takes raw features; gives model inputs: those of the first model, and the raw values for tiers with a view of their own."""
     models = serving.models
     if not models:
         return Inputs(np.empty((len(features.values), 0), np.float32), None)
-    return Inputs(scale(features.values[:, serving.numeric], models[0].card.scaler), ngrams)
+    return Inputs(scale(features.values[:, serving.numeric], models[0].card.scaler), ngrams, features.values)
 
 
 def combine(
@@ -198,7 +215,8 @@ def explain(
         if explainer is None or tier.model is None or not rows.size:
             continue
         try:
-            because = explainer.of(tier.model, take(inputs, rows), features.values[np.ix_(rows, serving.numeric)])
+            places = serving.numeric if tier.own is None else tier.own.places
+            because = explainer.of(tier.model, tier.inputs(inputs, rows), features.values[np.ix_(rows, places)])
         except Exception as failure:  # noqa: BLE001 - the decision stands; what is missing is named
             scores.degraded.append(cascade.Degraded(f"explanation:{tier.name}", type(failure).__name__))
             continue

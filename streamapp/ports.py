@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from streamapp.core.labels import LabelRead
 from streamapp.core.outcome import Outcome
 from streamapp.core.profiles import Part, ProfileRead
 from streamapp.core.shared import Asks, SharedEntries, SharedRead
+from streamapp.core.tiers import Answer, Question
 from streamapp.core.vectorise import Contributions, Inputs
 from streamapp.core.windows_partition import PartitionState
 
@@ -47,11 +49,19 @@ class Model(Protocol):
         ...
 
 
+#: Answers a question beside the event loop, within its tier's `time_ms`; never fails, what is missing has its cause in the Answer.
+Ask = Callable[[Question], Awaitable[Answer]]
+
+
 class Journal(Protocol):
     """Where the states of the partitions are, and where their steps are written so that they survive (step 4 of the delivery order)."""
 
     async def ready(self) -> None:
         """Waits until states may move; `states` and the deciding follow without a pause in between."""
+        ...
+
+    def moving(self) -> AbstractContextManager[None]:
+        """While it is open, states have moved and do not hold yet what was decided: no copy of them is taken."""
         ...
 
     def states(self, segments: Sequence[Segment]) -> Sequence[PartitionState]:

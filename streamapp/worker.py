@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -22,11 +22,14 @@ from streamapp import pipeline
 from streamapp.bus.app import StreamApp, source_topic
 from streamapp.bus.emit import Answers, Delivery
 from streamapp.bus.transport import Batch
+from streamapp.core.cascade import answered_here
+from streamapp.core.errors import BusError
 from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import SharedEntries, SharedPlan
-from streamapp.ports import Journal, KnownLabels, Profiles, Settled, SharedWindows
+from streamapp.core.tiers import Answer, Question
+from streamapp.ports import Ask, Journal, KnownLabels, Profiles, Settled, SharedWindows
 
 Prefetch = Callable[[Plan, pipeline.Serving], Awaitable[pipeline.Read]]
 #: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
@@ -44,6 +47,11 @@ def nothing_happens(step: str) -> None:
 
 async def tell_nobody(written: Mapping[str, SharedEntries]) -> None:
     """Share of a pipeline in which no entity crosses partitions."""
+
+
+async def ask_here(question: Question) -> Answer:
+    """Ask of a worker without slow tiers: on the spot."""
+    return question.here()
 
 
 def reading(plan: SharedPlan, windows: SharedWindows, profiles: Profiles | None = None) -> Prefetch:
@@ -103,10 +111,11 @@ class Line:
         observe: Observe,
         share: Share = tell_nobody,
         reached: Reached = nothing_happens,
+        ask: Ask = ask_here,
     ) -> None:
         self.serving = serving  #  replaced as a whole between two micro-batches
         self._delivery, self._prefetch, self._journal, self._observe, self._share = delivery, prefetch, journal, observe, share
-        self._reached = reached
+        self._reached, self._ask = reached, ask
         self._in_flight: deque[InFlight] = deque()  # oldest first
         self._moved = asyncio.Event()  # something came or went
 
@@ -132,7 +141,9 @@ class Line:
             await self._delivery.ready()  # each may take long enough for a rebalance, so ask again; from here on nothing waits
         if not len(batch):
             return
-        outcome = pipeline.decide(plan, read, self._journal.states(batch.segments), serving, time.time_ns() // 1_000_000, time.perf_counter)
+        states, now_ms = self._journal.states(batch.segments), time.time_ns() // 1_000_000
+        steps = pipeline.deciding(plan, read, states, serving, now_ms, time.perf_counter)
+        outcome = await self._waiting(steps, batch) if serving.waits else answered_here(steps)
         verdicts = serving.encoder.verdicts(outcome)
         decisions = serving.encoder.decisions(outcome, verdicts) if serving.spec.verdict.decisions else None
         self._reached("decided")
@@ -140,6 +151,23 @@ class Line:
         self._reached("emitted")
         self._in_flight.append(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), answers))
         self._moved.set()
+
+    async def _waiting(self, steps: Generator[Question, Answer, Outcome], batch: Batch) -> Outcome:
+        """Decides with tiers that are asked beside the loop (ADR 18); the next micro-batch waits, so that the order stays."""
+        with self._journal.moving():
+            outcome = await self._answered(steps)
+        if batch.only_owned() is not batch:  # a rebalance waits for us longer than any tier may take: we stood still, somebody took over
+            raise BusError("partitions were taken away while a slow tier was asked", "the worker starts again from the journal")
+        return outcome
+
+    async def _answered(self, steps: Generator[Question, Answer, Outcome]) -> Outcome:
+        try:
+            question = next(steps)
+            while True:
+                question = steps.send(await self._ask(question))
+        except StopIteration as done:
+            outcome: Outcome = done.value
+            return outcome
 
     async def _carry_away(self) -> None:
         logged_at = 0.0

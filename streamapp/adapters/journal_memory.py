@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from streamapp.core.events import Segment
 from streamapp.core.outcome import Outcome
@@ -22,6 +23,10 @@ class MemoryJournal:
     def states(self, segments: Sequence[Segment]) -> Sequence[PartitionState]:
         """Gives the state of each segment's partition, a new one where there was none."""
         return [self._states.setdefault((one.topic, one.partition), self._plan.new()) for one in segments]
+
+    def moving(self) -> AbstractContextManager[None]:
+        """Nothing is copied here."""
+        return nullcontext()
 
     async def ready(self) -> None:
         """States may always move."""

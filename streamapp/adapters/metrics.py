@@ -49,6 +49,9 @@ DEFINITIONS: Mapping[str, Definition] = {
     ),
     "streamapp_batch_rows": Definition("histogram", "Records in a micro-batch.", (), tuple(4.0**power for power in range(8))),
     "streamapp_stage_seconds": Definition("summary", "Time of a micro-batch in one stage.", ("stage",)),
+    "streamapp_tier_rows_total": Definition(
+        "counter", "Rows that were due at a tier of a cascade: it decided them, passed them on or did not answer.", ("tier", "result")
+    ),
     "streamapp_feature_missing_total": Definition("counter", "Feature values that were missing and took their default.", ("feature",)),
     "streamapp_feature_clipped_total": Definition("counter", "Feature values that were out of bounds and clipped.", ("feature",)),
     "streamapp_feature_age_seconds": Definition("gauge", "Age of the newest values of a feature set.", ("feature_set",)),
@@ -120,6 +123,10 @@ class Metrics(Collector):
             self.timed(name, ms / 1e3)
         for degraded in outcome.degraded:
             self.count("streamapp_degraded_total", degraded.component, degraded.cause)
+        for use in outcome.uses:
+            rows = (("decided", use.decided), ("passed_on", use.answered - use.decided), ("unanswered", use.due - use.answered))
+            for result, count in rows:
+                self.count("streamapp_tier_rows_total", use.name, result, by=count)
         for reject in plan.rejects:
             self.count("streamapp_dead_letters_total", reject.code.value)
         if not n:

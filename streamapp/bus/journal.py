@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +101,8 @@ class KafkaJournal:
         self._flight: deque[list[Kept]] = deque()
         self._open = asyncio.Event()
         self._open.set()
+        self._whole = asyncio.Event()
+        self._whole.set()
         self._cutting = asyncio.Lock()
         self._output_places = {name: place for place, name in enumerate(topics.outputs())}
         self.appended_bytes = 0
@@ -111,6 +114,15 @@ class KafkaJournal:
         """Waits while a state is being copied: nothing may move it then. Returns at once but for some ms every some minutes."""
         while not self._open.is_set():
             await self._open.wait()
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """While it is open no state is copied: one that has moved and does not hold its decisions would be saved without them."""
+        self._whole.clear()
+        try:
+            yield
+        finally:
+            self._whole.set()
 
     def states(self, segments: Sequence[Segment]) -> Sequence[PartitionState]:
         """Gives the state of each segment's partition; raises InvariantBroken for one that is not loaded."""
@@ -272,6 +284,7 @@ class KafkaJournal:
         async with self._cutting:
             self._open.clear()  # from here on `applied` stands still; deltas up to it may still be on their way
             try:
+                await self._whole.wait()
                 covered = self._cover(kept)
                 copied = await asyncio.to_thread(kept.state.snapshot)
             finally:

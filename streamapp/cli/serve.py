@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from streamapp import pipeline
+from streamapp.adapters.aside import Aside
 from streamapp.adapters.models import latest_version, load_model
 from streamapp.adapters.probes import Probes
 from streamapp.adapters.profiles_redis import Keeping, RedisProfiles
@@ -87,7 +88,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
             labels = LabelTopic(serving.labels, topics.labels, settings.bootstrap, client, since_ms=_labels_since_ms(spec, serving.labels))
             prefetch = knowing(prefetch, labels)
             watch.labels = labels
-        line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point())
+        line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point(), Aside().ask)
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
         async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:

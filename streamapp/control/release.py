@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 
 from streamapp import pipeline
-from streamapp.core.card import Card, Threshold
-from streamapp.core.cascade import Tier
+from streamapp.control.cascade import tiers_of
+from streamapp.core.card import Card
+from streamapp.core.cascade import answered_here
 from streamapp.core.costs import Costs
 from streamapp.core.decode import Decoder
 from streamapp.core.document import Mistakes
@@ -26,15 +27,16 @@ from streamapp.core.examples import example_of, least_event
 from streamapp.core.explain import ModelReasons
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
-from streamapp.core.formula import compile_formula
 from streamapp.core.labels import LabelPlan, LabelRead, LabelState
 from streamapp.core.lists import ListPlan, Lookup
+from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
 from streamapp.core.ruling import vocabulary
 from streamapp.core.shared import SharedPlan, SharedRead, SharedState
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
+from streamapp.core.tiers import Tier
 from streamapp.core.vectorise import Inputs, Ngrams, scale
 from streamapp.core.windows_partition import PartitionState
 from streamapp.ports import Model
@@ -79,7 +81,7 @@ def rehearse(serving: pipeline.Serving) -> None:
     odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
     events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
     read = pipeline.Read(lists=None if serving.lists is None else serving.lists.rehearsal())
-    outcome = pipeline.decide(pipeline.plan([segment_of(events)], serving), read, [serving.state.new()], serving, 0, lambda: 0.0)
+    outcome = _rehearsed(pipeline.plan([segment_of(events)], serving), read, serving)
     serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 
 
@@ -91,27 +93,22 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     features = FeaturePlan(spec, (*state.features, *shared.features, *labels.features))
     words = vocabulary(spec, features.definitions)
     rules = compile_rules(spec.rules, words.types, lists=words.lists, domain=words.domain)
-    tiers = tuple(
-        _formula_tier(spec, place, words.types) if one.expression is not None else _tier(spec, one.name, models[one.name])
-        for place, one in enumerate(spec.tiers)
-        if one.expression is not None or one.name in models
-    )
-    _check_tiers(tiers, features)
+    tiers = tiers_of(spec, models, features, words.types)
     learned = [(tier.name, tier.model) for tier in tiers if tier.model is not None]
     cards = [model.card for _, model in learned]
-    formulas = [(tier.name, tier.formula.text) for tier in tiers if tier.formula is not None]
+    unlearned = [(tier.name, *wording) for tier in tiers if (wording := tier.wording) is not None]
     scaler = cards[0].scaler if cards else None
     lists = ListPlan(spec) if spec.lists else None
     deciders = (pipeline.RULE, *(tier.name for tier in tiers), pipeline.DEFAULT, *(lists.deciders if lists else ()))
-    cuts = {tier.name: [tier.approve_below, tier.block_from, tier.by_cost, tier.base_rates, spec.costs] for tier in tiers}
+    cuts = {tier.name: [*tier.said, spec.costs] for tier in tiers}
     versions = Versions(
         release=_digest(
-            [spec, features.hash, rules.version, [(card.name, card.version, card.onnx_sha256) for card in cards], cuts, *formulas]
+            [spec, features.hash, rules.version, [(card.name, card.version, card.onnx_sha256) for card in cards], cuts, *unlearned]
         ),
         features=features.hash[:12],
         rules=rules.version[:12],
         models={name: f"{model.card.name}/{model.card.version}" for name, model in learned}
-        | {name: f"expression/{_digest(text)}" for name, text in formulas},
+        | {name: f"{kind}/{text if kind == 'callable' else _digest(text)}" for name, kind, text in unlearned},
         calibration={name: model.card.calibration_sha256[:12] for name, model in learned},
         thresholds=_digest(cuts),
     )
@@ -204,57 +201,18 @@ def example_features(features: FeatureSet, given: Mapping[str, float]) -> Featur
     return replace(features, values=values)
 
 
+def _rehearsed(plan: Plan, read: pipeline.Read, serving: pipeline.Serving) -> Outcome:
+    """Decides from an empty state; somebody's own Python is not asked, which may take its time or call a paid service."""
+    steps = pipeline.deciding(plan, read, [serving.state.new()], serving, 0, lambda: 0.0)
+    return answered_here(steps, with_plugins=False)
+
+
 def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key: str | None = None) -> Segment:
     """Gives events as the records of one partition, all of time 0, keyed by their field `key`."""
     n = len(events)
     values = [msgspec.json.encode(event) for event in events]
     keys = [None if key is None or event.get(key) is None else str(event[key]).encode() for event in events]
     return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), keys, values, [()] * n)
-
-
-def _tier(spec: PipelineSpec, name: str, model: Model) -> Tier:
-    card, cuts = model.card, spec.thresholds
-    approve, block = _fixed(cuts.approve, card.approve), _fixed(cuts.block, card.block)
-    base_rates = None
-    if cuts.base_rate is not None:
-        if card.base_rate is None:
-            raise ModelRejected(f"tier {name}: the card says no base_rate, so `thresholds.base_rate` cannot move it", "train a new version")
-        base_rates = card.base_rate, cuts.base_rate
-    if approve is not None and block is not None and approve > block:
-        raise ModelRejected(
-            f"tier {name}: approve below {approve:g} lies above block from {block:g}", "set [thresholds] in the pipeline file"
-        )
-    return Tier(name, model, approve, block, by_cost=(cuts.approve == "cost", cuts.block == "cost"), base_rates=base_rates)
-
-
-def _fixed(cut: str | float, promise: Threshold) -> float | None:
-    """The number for all rows; None where a promise is not reachable, and where costs say it row by row."""
-    if isinstance(cut, str):
-        return promise.value if cut == "card" else None
-    return cut
-
-
-def _formula_tier(spec: PipelineSpec, place: int, types: Mapping[str, str]) -> Tier:
-    tier, cuts = spec.tiers[place], spec.thresholds
-    formula = compile_formula(tier.expression or "", types, f"tiers[{place}].expression")
-    approve, block = (None if isinstance(cut, str) else cut for cut in (cuts.approve, cuts.block))
-    return Tier(tier.name, None, approve, block, formula, (cuts.approve == "cost", cuts.block == "cost"))
-
-
-def _check_tiers(tiers: Sequence[Tier], features: FeaturePlan) -> None:
-    first: Card | None = None
-    for tier in tiers:
-        if tier.model is None:
-            continue
-        card = tier.model.card
-        first = first or card
-        unknown = [name for name in card.scaler.names if name not in features.place]
-        if unknown:
-            raise ModelRejected(f"tier {tier.name} needs features this pipeline does not compute: {', '.join(unknown)}")
-        if card.task != "binary":
-            raise ModelRejected(f"tier {tier.name}: task {card.task} cannot be routed by one probability", "serve a binary model")
-        if card.scaler != first.scaler:
-            raise ModelRejected(f"tier {tier.name} scales its inputs differently from the first model", "train both on one feature vector")
 
 
 def _explainer(tier: Tier) -> ModelReasons | None:

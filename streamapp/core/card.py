@@ -67,6 +67,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     version: str
     task: Literal["binary", "multi_class", "multi_label"]
     labels: tuple[str, ...]  #           binary: the positive class only
+    benign: tuple[str, ...] = ()  #      labels that speak for letting an event pass; of a binary model: none
+    label_cuts: tuple[float, ...] = ()  # per label, of multi_label: named in the verdict from this probability on; 0.5 where empty
     framework: str
     created_at: str
     created_by: str

@@ -1,74 +1,28 @@
-"""Tiers of models, cheapest first: each row leaves at the first tier that is sure; a tier that fails is passed over and named."""
+"""Tiers, cheapest first: each row leaves at the first tier that is sure; a tier that fails, is slow or has no number is passed over."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core import calibrate
-from streamapp.core.card import Calibration, Card
 from streamapp.core.conditions import Columns
-from streamapp.core.errors import InvariantBroken
-from streamapp.core.formula import Formula
 from streamapp.core.route import APPROVE, REVIEW, UNDECIDED, route_by_thresholds
-from streamapp.core.vectorise import Contributions, Inputs, take
+from streamapp.core.tiers import Answer, Belief, Cut, Float64, Question, Rows, Scorer, Tier, by_urgency, tuples
+from streamapp.core.vectorise import Inputs
 
-Float64 = npt.NDArray[np.float64]
+__all__ = ["NO_TIER", "Answer", "Degraded", "Question", "Scorer", "Scores", "Tier", "TierUse", "answered_here", "score", "scoring"]
+
+T = TypeVar("T")
 NO_TIER = -1
-#: A cut for all rows, one for each, or none: a promise that was not reachable.
-Cut = Float64 | float | None
-UNCALIBRATED = Calibration("none")
-
-
-class Scorer(Protocol):
-    """What a tier asks of a model."""
-
-    card: Card
-    calibration: Calibration
-
-    def logits(self, inputs: Inputs) -> Float64: ...
-
-    def contributions(self, inputs: Inputs) -> Contributions: ...
-
-
-@dataclass(slots=True, frozen=True)
-class Tier:
-    """A model, or where there is none a formula, with the cuts that hold for it; None is a promise that was not reachable."""
-
-    name: str
-    model: Scorer | None
-    approve_below: float | None
-    block_from: float | None
-    formula: Formula | None = None
-    by_cost: tuple[bool, bool] = (False, False)  # whether approve and block go by each row's costs instead
-    base_rates: tuple[float, float] | None = None  # of the data that calibrated, and now
-
-    def cuts(self, rows: npt.NDArray[np.intp], cheapest: tuple[Float64, Float64] | None) -> tuple[Cut, Cut]:
-        """Gives what `rows` are approved below and blocked from: one number for all, or each row's own by `cheapest` [n]."""
-        if cheapest is None:
-            return self.approve_below, self.block_from
-        fixed = (self.approve_below, self.block_from)
-        approve, block = (own[rows] if costed else cut for costed, own, cut in zip(self.by_cost, cheapest, fixed, strict=True))
-        return approve, block
-
-    def answers(self, inputs: Inputs, rows: npt.NDArray[np.intp], columns: Columns | None) -> tuple[Float64, Float64]:
-        """Gives score and calibrated probability of `rows` (of all n rows when they are as many)."""
-        if self.model is None:
-            if self.formula is None or columns is None:
-                raise InvariantBroken(f"tier {self.name} has neither a model nor a formula with columns to read")
-            value = self.formula.probability(columns)
-            value = value if rows.size == value.size else value[rows]
-            return value, value
-        margins = self.model.logits(inputs if rows.size == len(inputs.numeric) else take(inputs, rows))
-        task = self.model.card.task
-        raw = calibrate.probability(margins, task, UNCALIBRATED)[:, 0]
-        believed = calibrate.probability(margins, task, self.model.calibration)[:, 0]
-        return raw, believed if self.base_rates is None else calibrate.at_base_rate(believed, *self.base_rates)
+#: Causes in `degraded` beside the names of exceptions: rows or time ran out, an earlier call is still under way, no number came back.
+ROW_BUDGET, TIME_BUDGET, BUSY, NOT_A_NUMBER = "row_budget", "time_budget", "busy", "not_a_number"
+Clock = Callable[[], float]
 
 
 class Degraded(msgspec.Struct, frozen=True, gc=False):
@@ -76,6 +30,16 @@ class Degraded(msgspec.Struct, frozen=True, gc=False):
 
     component: str
     cause: str
+
+
+class TierUse(NamedTuple):
+    """What one tier did in a micro-batch: rows it was due to see, rows it answered, rows that left with it, and its time."""
+
+    name: str
+    due: int
+    answered: int
+    decided: int
+    ms: float
 
 
 @dataclass(slots=True)
@@ -88,6 +52,13 @@ class Scores:
     route: npt.NDArray[np.int8]
     tier: npt.NDArray[np.int8]
     degraded: list[Degraded]
+    labels: npt.NDArray[np.object_] | None = None  # n; None where every tier has one positive class
+    uses: list[TierUse] = field(default_factory=list)  # of a cascade of several tiers
+
+
+def standing_still() -> float:
+    """The clock of whoever asks for no times."""
+    return 0.0
 
 
 def score(
@@ -97,38 +68,104 @@ def score(
     columns: Columns | None = None,
     cheapest: tuple[Float64, Float64] | None = None,
 ) -> Scores:
-    """Takes inputs of n rows, which of them a model may decide [n], the columns that formulas read, and where costs decide each row's cuts.
+    """Gives what `scoring` gives when every tier is asked on the spot and has all the time it wants."""
+    return answered_here(scoring(inputs, tiers, open_rows, columns, standing_still, cheapest))
 
-    Runs the tiers over what is open.
 
-    Law: any one tier failing loses no row: it keeps what an earlier tier said, or stays UNDECIDED for the rules and the default.
+def answered_here(steps: Generator[Question, Answer, T], *, with_plugins: bool = True) -> T:
+    """Runs `steps` to their end; each question is answered on the spot, those to plug-ins only where that is wanted."""
+    try:
+        question = next(steps)
+        while True:
+            asked = with_plugins or question.tier.plugin is None
+            question = steps.send(question.here() if asked else question.unanswered("not_asked"))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def scoring(
+    inputs: Inputs,
+    tiers: Sequence[Tier],
+    open_rows: npt.NDArray[np.bool_],
+    columns: Columns | None,
+    clock: Clock,
+    cheapest: tuple[Float64, Float64] | None = None,
+) -> Generator[Question, Answer, Scores]:
+    """Takes inputs of n rows, which of them a tier may decide [n], the columns formulas and plug-ins read, and each row's cuts by cost.
+
+    Runs the tiers over what is open; a tier with `time_ms` is yielded as a Question and goes on with the Answer it is sent.
+    Law: any one tier failing, or leaving rows out, loses no row: it keeps what an earlier tier said, or stays UNDECIDED for the rules and
+    the default. `clock` gives seconds and is read in cascades of several tiers only.
     """
     n = open_rows.shape[0]
     nan = np.full(n, np.nan)
     result = Scores(nan, nan.copy(), nan.copy(), np.full(n, UNDECIDED, np.int8), np.full(n, NO_TIER, np.int8), [])
     if not tiers:
         result.degraded.append(Degraded("model", "none"))
-    todo = np.flatnonzero(open_rows)
+    todo: Rows = np.flatnonzero(open_rows)
+    several = len(tiers) > 1
     for place, tier in enumerate(tiers):
         if not todo.size:
             break
-        try:
-            raw, probability = tier.answers(inputs, todo, columns)
-        except Exception as failure:  # noqa: BLE001 - whatever a model throws, a cheaper path decides and the verdict names it
-            result.degraded.append(Degraded(f"model:{tier.name}", type(failure).__name__))
-            continue
-        approve, block = tier.cuts(todo, cheapest)
-        route = route_by_thresholds(probability, approve, block)
-        result.score[todo] = raw
-        result.probability[todo] = probability
-        result.route[todo] = route
-        result.tier[todo] = place
-        result.threshold[todo] = _cut_that_decided(route, approve, block)
-        todo = todo[(route == REVIEW) | (route == UNDECIDED)]
+        started = clock() if several else 0.0
+        asked = todo
+        if tier.time_ms is not None or (tier.rows_max is not None and todo.size > tier.rows_max):
+            asked = by_urgency(todo, result.probability)[: tier.rows_max]
+        question = Question(tier, asked, inputs, columns)
+        answer = question.here() if tier.time_ms is None else (yield question)
+        left = _take_in(result, place, tier, asked, answer, cheapest)
+        if asked.size < todo.size:
+            result.degraded.append(Degraded(f"model:{tier.name}", ROW_BUDGET))
+        if several:
+            answered = int(np.count_nonzero(result.tier[todo] == place))
+            result.uses.append(TierUse(tier.name, todo.size, answered, left.size, (clock() - started) * 1e3))
+        if left.size and place + 1 < len(tiers):
+            gone = np.zeros(n, np.bool_)
+            gone[left] = True
+            todo = todo[~gone[todo]]
     return result
 
 
-def _cut_that_decided(route: npt.NDArray[np.int8], approve: Cut, block: Cut) -> Float64:
-    """Per row the cut it was compared with: the block cut where it blocks or is held for people, the approve cut where it passes."""
-    lower, upper = (np.nan if cut is None else cut for cut in (approve, block))
+def _take_in(result: Scores, place: int, tier: Tier, asked: Rows, answer: Answer, cheapest: tuple[Float64, Float64] | None) -> Rows:
+    """Puts an answer about the rows `asked` into the result; gives the rows that leave with it."""
+    cause = answer.cause
+    if math.isnan(answer.values.sum()):  # one number for all rows: what is usual costs nothing
+        missing = np.isnan(answer.values).any(axis=1)
+        if cause is None and tier.formula is None:  # a formula over a missing value has none: that is data, not a failure
+            cause = NOT_A_NUMBER
+        asked, answer = asked[~missing], Answer(answer.values[~missing])
+    if cause is not None:
+        result.degraded.append(Degraded(f"model:{tier.name}", cause))
+    if not asked.size:
+        return asked
+    belief = tier.believes(answer.values)
+    approve, block = tier.cuts(asked, cheapest)
+    route = route_by_thresholds(belief.probability, approve, block)
+    result.score[asked] = belief.raw
+    result.probability[asked] = belief.probability
+    result.route[asked] = route
+    result.tier[asked] = place
+    result.threshold[asked] = _cut_that_decided(route, approve, block if block is not None else tier.review_from)
+    if belief.labels is not None:
+        _name(result, asked, belief)
+    leaves = route != REVIEW
+    if tier.review_from is not None:
+        leaves |= belief.probability >= tier.review_from
+    left: Rows = asked[leaves]
+    return left
+
+
+def _name(result: Scores, rows: Rows, belief: Belief) -> None:
+    if result.labels is None:
+        result.labels = tuples([()] * len(result.route))
+    result.labels[rows] = belief.labels
+
+
+def _cut_that_decided(route: npt.NDArray[np.int8], approve: Cut, held: Cut) -> Float64:
+    """Per row the cut it was compared with: where it passes the approve cut, else the block cut.
+
+    What a tier that never blocks holds for people was compared with the cut from which people look.
+    """
+    lower, upper = (np.nan if cut is None else cut for cut in (approve, held))
     return np.where(route == APPROVE, lower, upper)

@@ -124,8 +124,10 @@ class VerdictEncoder:
             return self._versions
         return msgspec.Raw(b'%b,"lists":"%b"}' % (bytes(self._versions)[:-1], outcome.lists.encode()))
 
-    def labels(self, outcome: Outcome) -> Iterable[msgspec.Raw]:
-        """Gives the positive label where the calibrated probability is at least one half."""
+    def labels(self, outcome: Outcome) -> Iterable[Any]:
+        """Gives the labels of each row's tier; where all tiers have one positive class, that from a calibrated one half on."""
+        if outcome.labels is not None:
+            return outcome.labels.tolist()  # type: ignore[no-any-return]
         return [self._labels[sure] for sure in (outcome.probability >= 0.5).tolist()]
 
 

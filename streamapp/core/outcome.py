@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.cascade import Degraded
+from streamapp.core.cascade import Degraded, TierUse
 from streamapp.core.events import Plan
 from streamapp.core.explain import Reason
 from streamapp.core.features import FeatureSet
@@ -36,3 +36,5 @@ class Outcome:
     steps: list[Step]  #                      how the partitions' states moved: the delta for the log
     shared: Mapping[str, SharedEntries] = field(default_factory=dict)  # by store: what other workers are told once this is acknowledged
     lists: str | None = None  #               version of the lists that decided; None where none are declared
+    labels: npt.NDArray[np.object_] | None = None  #  n tuples; None where each tier has one positive class
+    uses: Sequence[TierUse] = ()  #                     of a cascade of several tiers

@@ -13,11 +13,9 @@ from streamapp.core.document import Mistakes, key_lines, nearest, read
 from streamapp.core.errors import ConfigError
 from streamapp.core.expressions import parse_expression
 from streamapp.core.field_checks import FIELD_KINDS, RESERVED_FIELDS, check_fields
+from streamapp.core.tier_spec import Count, RouteName, Text, ThresholdsSection, TierSpec, check_tiers
 from streamapp.core.velocity import duration_ms, parse_velocity
 
-Count = Annotated[int, Meta(ge=1)]
-Text = Annotated[str, Meta(min_length=1)]
-RouteName = Literal["approve", "review", "block"]
 FieldKind = Literal["id", "text", "string", "json", "number", "integer", "boolean"]
 TopicName = Literal[
     "events", "approve", "review", "block", "decisions", "dead_letters", "late", "labels", "monitoring", "control"
@@ -134,27 +132,6 @@ class ListSpec(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Text, ...] = ()  #            always on it, whatever the topic says
 
 
-class TierSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One scorer of the cascade: a model (the newest version unless `version` names one), or an expression that gives the probability."""
-
-    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
-    model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")] | None = None
-    expression: Text | None = None  #   over features and number fields; its cuts are numbers in [thresholds]
-    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")] | None = None
-
-
-Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
-
-
-class ThresholdsSection(msgspec.Struct, frozen=True, kw_only=True):
-    """Probability cuts: the card's promise, a number, or what `[costs]` makes cheapest; and the route when nothing else decides."""
-
-    block: Literal["card", "cost"] | Probability = "card"
-    approve: Literal["card", "cost"] | Probability = "card"
-    base_rate: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None  # share of positives now, where it is no longer the card's
-    default_route: RouteName = "review"
-
-
 class DriftSection(msgspec.Struct, frozen=True, kw_only=True):
     """When a window closes (event time, or n events) and what raises an alarm."""
 
@@ -260,9 +237,13 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "", more: C
     check_fields(fields, mistakes)
     if partial.event is not None:
         _check_time(spec.event, fields, mistakes)
-    _check_tiers(spec, mistakes)
+    check_tiers(spec.tiers, spec.thresholds, mistakes)
     _check_rules(spec.rules, mistakes)
-    by_cost = "cost" in (spec.thresholds.block, spec.thresholds.approve)
+    by_cost = "cost" in (
+        spec.thresholds.block,
+        spec.thresholds.approve,
+        *(cut for tier in spec.tiers for cut in (tier.block, tier.approve)),
+    )
     check_costs(spec.costs, by_cost, [name for name, one in fields.items() if one.type in ("number", "integer")], mistakes)
     _check_routes(spec.thresholds, spec.tiers, spec.topics, mistakes)
     if fields:
@@ -283,19 +264,6 @@ def _check_time(event: EventSection, fields: Mapping[str, FieldSpec], mistakes: 
         mistakes.add("event.time_field", f"`{name}` is a field of every event that means something else; take another name")
     elif name in fields:
         mistakes.add("event.time_field", f"`{name}` is declared as a field as well; remove [event.fields.{name}], the time is always there")
-
-
-def _check_tiers(spec: PipelineSpec, mistakes: Mistakes) -> None:
-    for place, tier in enumerate(spec.tiers):
-        if (tier.model is None) == (tier.expression is None):
-            mistakes.add(f"tiers[{place}]", f"{tier.name}: name either a `model` or an `expression`")
-        elif tier.expression is not None:
-            if tier.version is not None:
-                mistakes.add(f"tiers[{place}].version", f"{tier.name}: an expression has no versions; remove it")
-            if isinstance(tree := parse_expression(tier.expression), str):
-                mistakes.add(f"tiers[{place}].expression", f"{tier.name}: {tree}")
-            for cut in (cut for cut in ("approve", "block") if getattr(spec.thresholds, cut) == "card"):
-                mistakes.add(f"thresholds.{cut}", f"tier {tier.name} is an expression and has no card; write a probability")
 
 
 def _check_key(pipeline: PipelineSection, fields: Mapping[str, FieldSpec], mistakes: Mistakes) -> None:

@@ -34,6 +34,7 @@ class Inputs:
 
     numeric: npt.NDArray[np.float32]  #  n x k, scaled by the card, in the card's order
     ngrams: Ngrams | None
+    raw: npt.NDArray[np.float64] | None = None  # n x all features, for tiers that scale their inputs otherwise
 
 
 @dataclass(slots=True, frozen=True)

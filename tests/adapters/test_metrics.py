@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamapp.adapters.metrics import DEFINITIONS, Metrics
-from streamapp.core.cascade import Degraded
+from streamapp.core.cascade import Degraded, TierUse
 from streamapp.core.conditions import Columns
 from streamapp.core.errors import Reject, RejectCode
 from streamapp.core.events import Plan
@@ -30,7 +30,9 @@ def columns_of(routes: Sequence[int], *least: int) -> npt.NDArray[np.bool_]:
     return np.array([[route >= one for one in least] for route in routes], np.bool_).reshape(len(routes), len(least))
 
 
-def outcome(rows: list[tuple[int, int, float, int]], rejects: int = 0, degraded: tuple[Degraded, ...] = ()) -> Outcome:
+def outcome(
+    rows: list[tuple[int, int, float, int]], rejects: int = 0, degraded: tuple[Degraded, ...] = (), uses: tuple[TierUse, ...] = ()
+) -> Outcome:
     """An Outcome of rows (route, decided_by, probability, received_at); what metrics do not read is empty."""
     n = len(rows)
     columns = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
@@ -45,7 +47,7 @@ def outcome(rows: list[tuple[int, int, float, int]], rejects: int = 0, degraded:
         "hits": RuleHits(
             columns_of(columns[0], 1, 2), columns_of(columns[0], 2), Columns({}.__getitem__, n), ("mild", "strict"), ("tried",),
         ),
-        "decided_at": 0, "stage_ms": {"score": 1.5, "rules": 0.25},
+        "decided_at": 0, "stage_ms": {"score": 1.5, "rules": 0.25}, "uses": uses,
     }  # fmt: skip
     return Outcome(**{field.name: known.get(field.name) for field in fields(Outcome)})  # type: ignore[arg-type]
 
@@ -54,6 +56,19 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
     """What a scrape would read, by name and labels."""
     families = text_string_to_metric_families(metrics.exposition().decode())
     return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+
+
+def test_tiers_of_a_cascade_tell_how_many_rows_they_saw_decided_and_left() -> None:
+    metrics = Metrics("messages", "1")
+    row = [(0, 1, 0.01, 9_995)]
+    metrics.decided(outcome(row, uses=(TierUse("fast", 10, 10, 9, 0.5), TierUse("heavy", 1, 0, 0, 100.0))), DECIDERS, "r7", 10_000)
+    metrics.decided(outcome(row, uses=(TierUse("fast", 5, 5, 3, 0.5), TierUse("heavy", 2, 2, 1, 3.0))), DECIDERS, "r7", 10_000)
+    seen = samples(metrics)
+    rows = {tuple(dict(labels).values()): value for (name, labels), value in seen.items() if name == "streamapp_tier_rows_total"}
+    assert rows == {
+        ("decided", "fast"): 12, ("passed_on", "fast"): 3, ("unanswered", "fast"): 0,
+        ("decided", "heavy"): 1, ("passed_on", "heavy"): 1, ("unanswered", "heavy"): 1,
+    }  # fmt: skip
 
 
 def test_a_batch_is_counted_as_by_hand() -> None:
