@@ -122,6 +122,7 @@ class Settings:
     namespace: str = _setting("", _namespace, "first part of all topic names and the consumer group; empty: what the pipeline file says")
     events_topic: str = _setting("", _namespace, "topic of the events where it was there before us; empty: NAMESPACE.events.v1")
     models: str = _setting("", str, "directory of the models; empty: the one that came with the program")
+    language: str = _setting("", str, "language of reasons, a name below languages/ or a .toml file; empty: the pipeline file's own")
     partitions: int = _setting(4, _whole(1, 10_000), "partitions of the topics that `topics create` makes")
     replicas: int = _setting(0, _whole(0, 15), "copies of each partition; 0: three, or as many as there are brokers")
     batch_max: int = _setting(2048, _whole(1, 65_536), "events in one micro-batch at most", "records")
@@ -252,7 +253,7 @@ def load_settings(
 
 
 def shipped(folder: str) -> Path:
-    """Gives the directory `pipelines`, `models` or `schemas` that came with the program: beside it in a checkout, inside it in a wheel."""
+    """Gives a directory (`pipelines`, `languages`) that came with the program: beside it in a checkout, inside it in a wheel."""
     package = Path(__file__).resolve().parent
     checkout = package.parent / folder
     return checkout if checkout.is_dir() and (package.parent / "pyproject.toml").is_file() else package / "share" / folder

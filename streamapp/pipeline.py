@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 
 from streamapp.core import cascade
 from streamapp.core.conditions import on_no_list
-from streamapp.core.costs import Costs
+from streamapp.core.costs import Costs, Prices
 from streamapp.core.decode import Decoder
 from streamapp.core.encode import VerdictEncoder, Versions
 from streamapp.core.events import Plan, Segment
-from streamapp.core.explain import ModelReasons, Reason, reason_of_last_resort
+from streamapp.core.explain import NOTHING, ModelReasons, Reason, Sentences, beside_normal
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan, Texts
 from streamapp.core.labels import LabelPlan, LabelRead
 from streamapp.core.lists import Listed, ListPlan, Lookup
 from streamapp.core.lists_table import ListTable
+from streamapp.core.normal import Normals
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
@@ -52,9 +54,11 @@ class Serving:
     encoder: VerdictEncoder
     versions: Versions
     default_route: int
+    sentences: Sentences
     numeric: npt.NDArray[np.intp]  #               feature columns that enter the models, in the cards' order
     explains: bool = True  #                       whether reasons are told; False where no output carries them
     lists: ListPlan | None = None  #               where lists are declared
+    normals: Normals | None = None  #              of the entities, where the pipeline declares them
     costs: Costs | None = None  #                  where a cut goes by cost
 
     @property
@@ -145,7 +149,7 @@ def deciding(
         stage_ms[f"tier:{use.name}"] = round(use.ms, 3)
     route, decided_by = combine(hits, ruled, scores, serving, listed)
     serving.state.settle(remembered, route, decided_by, scores.score, serving.code)
-    reasons = explain(features, hits, inputs, scores, route, remembered, serving, listed)
+    reasons = explain(features, hits, inputs, scores, route, remembered, serving, listed, prices)
     lap("explain")
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
@@ -198,8 +202,9 @@ def explain(
     remembered: Remembered,
     serving: Serving,
     listed: Listed | None = None,
+    prices: Prices | None = None,
 ) -> list[Sequence[Reason]]:
-    """Gives the reasons of every row that is not approved: the list that denies it, its rules, the model's contributions.
+    """Gives the reasons of every row that is not approved: the list that denies it, its rules, the model's contributions, its costs.
 
     Law: none of them is left without one. A model that cannot say why is named in `scores.degraded`.
     """
@@ -210,20 +215,30 @@ def explain(
     found: dict[int, list[Reason]] = {row: serving.rules.reasons(hits, row) for row in asked.tolist()}
     if listed is not None:
         found = {row: listed.reasons(row) + hit for row, hit in found.items()}
+    normal = serving.normals.of(hits.columns, asked) if serving.normals and asked.size else NOTHING
+    if normal:
+        found = {row: beside_normal(told, normal, place) for place, (row, told) in enumerate(found.items())}
     for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
-        rows = asked[scores.tier[asked] == place]
+        mine = scores.tier[asked] == place
+        rows = asked[mine]
         if explainer is None or tier.model is None or not rows.size:
             continue
+        own_normal = {name: list(compress(values, mine)) for name, values in normal.items()}
         try:
             places = serving.numeric if tier.own is None else tier.own.places
-            because = explainer.of(tier.model, tier.inputs(inputs, rows), features.values[np.ix_(rows, places)])
+            because = explainer.of(tier.model, tier.inputs(inputs, rows), features.values[np.ix_(rows, places)], own_normal)
         except Exception as failure:  # noqa: BLE001 - the decision stands; what is missing is named
             scores.degraded.append(cascade.Degraded(f"explanation:{tier.name}", type(failure).__name__))
             continue
         for row, one in zip(rows.tolist(), because, strict=True):
             found[row] += one
+    if prices is not None:
+        by_cost = np.array([any(tier.by_cost) for tier in serving.tiers] + [False])  # NO_TIER is the last
+        rows = asked[by_cost[scores.tier[asked]] & (route[asked] == scores.route[asked])]
+        for row, costs in zip(rows.tolist(), prices.of(rows).expected(scores.probability[rows]).tolist(), strict=True):
+            found[row].append(serving.sentences.cheapest(ROUTE_NAMES[route[row]], costs[route[row]], costs[APPROVE]))
     for row, told in found.items():
-        reasons[row] = told or [reason_of_last_resort(scores.probability[row], scores.threshold[row], ROUTE_NAMES[route[row]])]
+        reasons[row] = told or [serving.sentences.last_resort(scores.probability[row], scores.threshold[row], ROUTE_NAMES[route[row]])]
     for row, first_offset in remembered.first_offsets():
-        reasons[row] = [Reason("duplicate", f"a copy of the event at offset {first_offset}; its decision stands", value=first_offset)]
+        reasons[row] = [serving.sentences.duplicate(first_offset)]
     return reasons

@@ -190,10 +190,11 @@ def test_what_is_shipped_is_found_in_an_installed_package(tmp_path: Path) -> Non
     for package, folder in declared["package-dir"].items():
         target = tmp_path.joinpath(*package.split("."))
         shutil.copytree(ROOT / folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    code = "from streamapp.config import shipped; print(*(shipped(f) for f in ('pipelines', 'models', 'schemas')), sep='\\n')"
+    code = "from streamapp.config import shipped; print(*(shipped(f) for f in ('pipelines', 'models', 'schemas', 'languages')), sep='\\n')"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True, capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == [str(tmp_path / "streamapp" / "share" / folder) for folder in ("pipelines", "models", "schemas")]
+    folders = ("pipelines", "models", "schemas", "languages")
+    assert done.stdout.split() == [str(tmp_path / "streamapp" / "share" / folder) for folder in folders]
 
 
 def test_a_wheel_takes_every_package() -> None:

@@ -18,7 +18,7 @@ UNWANTED = {
     "the path of one machine": re.compile(r"(?<![\w.])/(?:wo" + "rk|ro" + "ot|ho" + r"me)/[\w.-]"),
     "a note to oneself": re.compile(r"\b(?:TO" + "DO|FIX" + "ME|XX" + r"X)\b"),
 }
-FOLDERS = (".ci", "bench", "chaos", "docs", "examples", "models", "ops", "pipelines", "schemas", "streamapp", "tests")
+FOLDERS = (".ci", "bench", "chaos", "docs", "examples", "languages", "models", "ops", "pipelines", "schemas", "streamapp", "tests")
 TEXT_SUFFIXES = {"", ".cfg", ".json", ".md", ".py", ".properties", ".sh", ".toml", ".txt", ".xml", ".yaml", ".yml", ".lock"}
 
 

@@ -30,7 +30,7 @@ Examples:
   streamapp score --features events.jsonl > training.jsonl""",
 )
 @click.argument("source", type=click.File("rb"), metavar="FILE|-")
-@settings("pipeline", "models")
+@settings("pipeline", "models", "language")
 @click.option("--features", is_flag=True, help="Add the values of all features and the sha256 of the text, as on the decisions topic.")
 @click.option("--output", "-o", type=click.File("wb"), default="-", help="A file instead of stdout.")
 def command(source: IO[bytes], settings: Settings, features: bool, output: IO[bytes]) -> None:

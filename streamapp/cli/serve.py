@@ -144,7 +144,7 @@ def _fail_point() -> Reached:
 
 def load(settings: Settings, spec: PipelineSpec) -> pipeline.Serving:
     """Gives the Serving of the settings' models directory. Raises ModelRejected, ConfigError."""
-    return load_serving(spec, models_directory(settings), settings.entity_key.encode(), load_model, latest_version)
+    return load_serving(spec, models_directory(settings), settings.entity_key.encode(), load_model, latest_version, settings.language)
 
 
 def shared_windows(settings: Settings, serving: pipeline.Serving, namespace: str) -> MemoryShared | RedisShared:

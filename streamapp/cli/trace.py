@@ -25,7 +25,7 @@ Examples:
   streamapp trace --json event.json""",
 )
 @click.argument("source", type=click.File("rb"), metavar="EVENT.json|-")
-@settings("pipeline", "models")
+@settings("pipeline", "models", "language")
 @click.option("--top", type=click.IntRange(min=1, max=100), default=8, show_default=True, help="Tokens named on either side.")
 @json_output
 def command(source: IO[bytes], settings: Settings, top: int, as_json: bool) -> None:

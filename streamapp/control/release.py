@@ -15,6 +15,7 @@ import numpy as np
 
 from streamapp import pipeline
 from streamapp.control.cascade import tiers_of
+from streamapp.control.languages import load_language
 from streamapp.core.card import Card
 from streamapp.core.cascade import answered_here
 from streamapp.core.costs import Costs
@@ -24,11 +25,13 @@ from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
 from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.events import Plan, Segment
 from streamapp.core.examples import example_of, least_event
-from streamapp.core.explain import ModelReasons
+from streamapp.core.explain import ModelReasons, Sentences
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
 from streamapp.core.labels import LabelPlan, LabelRead, LabelState
+from streamapp.core.language import Language, Words
 from streamapp.core.lists import ListPlan, Lookup
+from streamapp.core.normal import Normals
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
@@ -51,13 +54,20 @@ class LoadModel(Protocol):
 
 
 def load_serving(
-    spec: PipelineSpec, models: Path, entity_key: bytes, load_model: LoadModel, latest_version: Callable[[Path, str], str]
+    spec: PipelineSpec,
+    models: Path,
+    entity_key: bytes,
+    load_model: LoadModel,
+    latest_version: Callable[[Path, str], str],
+    language: str = "",
 ) -> pipeline.Serving:
     """Gives the Serving of `spec` with its tiers' models, warmed up and smoke-tested; an empty registry is valid: rules decide.
 
+    Reasons are told in `language`, a name or a path, else in the pipeline's own.
     Raises ModelRejected or ConfigError; what serves meanwhile is not touched.
     """
-    bare = assemble(spec, {}, entity_key)
+    spoken = load_language(language or spec.reasons.language)
+    bare = assemble(spec, {}, entity_key, spoken)
     check_examples(bare)
     loaded: dict[str, Model] = {}
     for tier in spec.tiers:
@@ -67,7 +77,7 @@ def load_serving(
         loaded[tier.name] = load_model(
             directory, feature_spec=bare.features.hash, vectorise=lambda card, events: inputs_of(bare, card, events)
         )
-    serving = assemble(spec, loaded, entity_key)
+    serving = assemble(spec, loaded, entity_key, spoken)
     rehearse(serving)
     return serving
 
@@ -85,14 +95,20 @@ def rehearse(serving: pipeline.Serving) -> None:
     serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 
 
-def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes) -> pipeline.Serving:
-    """Takes the models by tier name (a tier without one is left out); gives the frozen bundle. Raises ConfigError, ModelRejected."""
+def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes, language: Language | None = None) -> pipeline.Serving:
+    """Takes the models by tier name (a tier without one is left out) and the language of reasons, by default the pipeline's own.
+
+    Gives the frozen bundle. Raises ConfigError, ModelRejected.
+    """
     state = StatePlan(spec)
     shared = SharedPlan(spec)
     labels = LabelPlan(spec)
     features = FeaturePlan(spec, (*state.features, *shared.features, *labels.features))
     words = vocabulary(spec, features.definitions)
-    rules = compile_rules(spec.rules, words.types, lists=words.lists, domain=words.domain)
+    language = language or load_language(spec.reasons.language)
+    own = language.language.name == spec.reasons.language
+    said = Words(language, spec, (*state.features, *shared.features, *labels.features), spec.vector.numeric, own=own)
+    rules = compile_rules(said.rules(spec.rules), words.types, lists=words.lists, domain=words.domain)
     tiers = tiers_of(spec, models, features, words.types)
     learned = [(tier.name, tier.model) for tier in tiers if tier.model is not None]
     cards = [model.card for _, model in learned]
@@ -103,7 +119,15 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
     cuts = {tier.name: [*tier.said, spec.costs] for tier in tiers}
     versions = Versions(
         release=_digest(
-            [spec, features.hash, rules.version, [(card.name, card.version, card.onnx_sha256) for card in cards], cuts, *unlearned]
+            [
+                spec,
+                features.hash,
+                rules.version,
+                [(card.name, card.version, card.onnx_sha256) for card in cards],
+                cuts,
+                language,
+                *unlearned,
+            ]
         ),
         features=features.hash[:12],
         rules=rules.version[:12],
@@ -134,13 +158,15 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes)
         features=features,
         rules=rules,
         tiers=tiers,
-        explainers=tuple(_explainer(tier) for tier in tiers),
+        explainers=tuple(_explainer(tier, said) for tier in tiers),
         deciders=deciders,
         default_route=ROUTE_NAMES.index(spec.thresholds.default_route),
         encoder=encoder,
         versions=versions,
         numeric=features.places(scaler.names if scaler else ()),
         lists=lists,
+        sentences=Sentences(said),
+        normals=Normals(spec.reasons.normal, words.types) if spec.reasons.normal else None,
         costs=None if spec.costs is None else Costs(spec.costs),
         explains="reasons" in _verdict_fields(spec, features).values(),
     )
@@ -215,7 +241,7 @@ def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key
     return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), keys, values, [()] * n)
 
 
-def _explainer(tier: Tier) -> ModelReasons | None:
+def _explainer(tier: Tier, words: Words) -> ModelReasons | None:
     """A linear model and trees with tables can say why; usual values are the means of the training data."""
     if tier.model is None:
         return None
@@ -224,7 +250,7 @@ def _explainer(tier: Tier) -> ModelReasons | None:
         return None
     names = card.scaler.names
     usual = [card.reference[name].mean if name in card.reference else mean for name, mean in zip(names, card.scaler.mean, strict=True)]
-    return ModelReasons(card.labels[0], names, [name.replace("_", " ") for name in names], usual)
+    return ModelReasons(card.labels[0], names, usual, words)
 
 
 def _verdict_fields(spec: PipelineSpec, features: FeaturePlan) -> dict[str, str]:

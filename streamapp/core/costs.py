@@ -54,6 +54,10 @@ class Prices:
     review: Float64  #  with its price; inf where nobody is asked
     error: Float64
 
+    def of(self, rows: npt.NDArray[np.intp]) -> Prices:
+        """Gives the prices of `rows` alone."""
+        return Prices(self.miss[rows], self.alarm[rows], self.review[rows], self.error[rows])
+
     def expected(self, probability: Float64) -> Float64:
         """Gives the expected cost of approve, review and block for each row [n, 3], in the order of the route codes."""
         found = np.empty((len(probability), 3))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -10,20 +11,23 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from streamapp.core.language import Words, shown
+from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.vectorise import Contributions, Inputs, Ngrams
 
 #: How many model reasons one verdict carries (MO10).
 TOP_REASONS = 3
 
 #: Codes of reasons that neither a rule nor a contribution gives.
-LAST_RESORTS = ("default_route", "model_probability")
+LAST_RESORTS = ("default_route", "model_probability", "expected_cost")
 
 #: Names of the n-gram groups; an n-gram itself is text and is named by `trace` only.
 NGRAM_GROUPS = ("word_ngrams", "character_ngrams")
-_GROUP_WORDS = {
-    "word_ngrams": "the choice of words",
-    "character_ngrams": "the spelling",
-}
+PROBABILITIES = ("model_probability", "model_probability_limit")
+#: Name -> what is normal for the entity of each row, NaN where not known.
+Normal = Mapping[str, Sequence[float]]
+NOTHING: Normal = MappingProxyType({})
+Float64 = npt.NDArray[np.float64]
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -35,6 +39,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     value: float | str | None = None
     limit: float | str | None = None
     weight: float | None = None
+    normal: float | None = None  # what the value is with this entity otherwise
 
 
 def group_contributions(shares: Contributions, ngrams: Ngrams | None) -> npt.NDArray[np.float64]:
@@ -66,52 +71,98 @@ class Explainable(Protocol):
 
 
 class ModelReasons:
-    """Turns grouped contributions into reasons; built once per model, since sentences and usual values come from its card."""
+    """Turns grouped contributions into reasons; built once per model, since sentences and usual values are the same for all rows."""
 
-    def __init__(self, label: str, names: Sequence[str], words: Sequence[str], usual: Sequence[float]) -> None:
-        """Takes the numeric inputs' names, the words for them, and their training means (the `limit` a value is compared with)."""
+    def __init__(self, label: str, names: Sequence[str], usual: Sequence[float], words: Words) -> None:
+        """Takes the positive label, the numeric inputs' names, and their training means (the `limit` a value is compared with)."""
         self._names = (*names, *NGRAM_GROUPS)
-        self._words = (*words, *(_GROUP_WORDS[group] for group in NGRAM_GROUPS))
-        self._usual = tuple(round(mean, 4) for mean in usual)
+        self._usual = tuple(round(float(mean), 4) for mean in usual)
         self._codes = tuple(f"model_{name}" for name in self._names)
-        self._sides = (f"speaks against {label}", f"speaks for {label}")
+        said, sides = words.label(label), ("against", "for")
+        fixed = [{"feature": words.feature(name), "limit": shown(mean)} for name, mean in zip(names, self._usual, strict=True)]
+        self._plain, self._beside_normal = (
+            [[words.template(f"model_{side}{kind}", label=said, **one) for side in sides] for one in fixed] for kind in ("", "_normal")
+        )
+        self._group = [
+            [words.template(f"input_{side}", label=said, feature=words.feature(name)) % {} for side in sides] for name in NGRAM_GROUPS
+        ]
 
     @property
     def codes(self) -> tuple[str, ...]:
         """The closed list of reason codes this model can give."""
         return self._codes
 
-    def of(self, model: Explainable, inputs: Inputs, values: npt.NDArray[np.float64]) -> list[list[Reason]]:
-        """Takes inputs of m rows and the raw values [m, k] behind them; gives each row's reasons, strongest first."""
-        return self.top(group_contributions(model.contributions(inputs), inputs.ngrams), values)
+    def of(self, model: Explainable, inputs: Inputs, values: Float64, normals: Normal = NOTHING) -> list[list[Reason]]:
+        """Takes inputs of m rows, the raw values [m, k] behind them and what is normal for their entities [m], NaN where not known.
 
-    def top(self, grouped: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> list[list[Reason]]:
+        Gives each row's reasons, strongest first.
+        """
+        return self.top(group_contributions(model.contributions(inputs), inputs.ngrams), values, normals)
+
+    def top(self, grouped: Float64, values: Float64, normals: Normal = NOTHING) -> list[list[Reason]]:
         """Takes contributions [m, g] and raw values of the numeric inputs [m, k]; gives the TOP_REASONS largest by weight per row."""
         count = min(TOP_REASONS, grouped.shape[1])
         strongest = np.argsort(-np.abs(grouped), axis=1, kind="stable")[:, :count]
         weights = np.take_along_axis(grouped, strongest, axis=1).round(4).tolist()
         numeric = values.shape[1]
-        rows: list[list[Reason]] = []
-        for places, shares, row in zip(strongest.tolist(), weights, values.round(4).tolist(), strict=True):
-            reasons: list[Reason] = []
-            for place, share in zip(places, shares, strict=True):
-                if share == 0.0:
-                    continue
-                side = self._sides[share > 0]
-                if place < numeric:
-                    value, limit = row[place], self._usual[place]
-                    text = f"{self._words[place]} is {value:.3g} (usual: {limit:.3g}), which {side}"
-                    reasons.append(Reason(self._codes[place], text, self._names[place], value, limit, share))
-                else:
-                    reasons.append(Reason(self._codes[place], f"{self._words[place]} {side}", self._names[place], weight=share))
-            rows.append(reasons)
-        return rows
+        told = np.take_along_axis(values, np.minimum(strongest, numeric - 1), axis=1).round(4).tolist() if numeric else weights
+        return [
+            [
+                self._reason(place, share, value, row, normals) if place < numeric else self._group_reason(place - numeric, share)
+                for place, share, value in zip(*line, strict=True)
+                if share != 0.0
+            ]
+            for row, line in enumerate(zip(strongest.tolist(), weights, told, strict=True))
+        ]
+
+    def _reason(self, place: int, share: float, value: float, row: int, normals: Normal) -> Reason:
+        name = self._names[place]
+        normal = normals[name][row] if name in normals else np.nan
+        if normal != normal:
+            text = self._plain[place][share > 0] % {"value": shown(value)}
+            return Reason(self._codes[place], text, name, value, self._usual[place], share)
+        text = self._beside_normal[place][share > 0] % {"value": shown(value), "normal": shown(normal)}
+        return Reason(self._codes[place], text, name, value, self._usual[place], share, normal)
+
+    def _group_reason(self, group: int, share: float) -> Reason:
+        place = len(self._usual) + group
+        return Reason(self._codes[place], self._group[group][share > 0], self._names[place], weight=share)
 
 
-def reason_of_last_resort(probability: float, threshold: float, route: str) -> Reason:
-    """Gives the reason of a row that neither a rule nor a contribution explains: the probability itself, or that nothing decided."""
-    if np.isnan(probability):
-        return Reason("default_route", f"no rule and no model decided, so the default applies: {route}")
-    shown, limit = round(float(probability), 4), None if np.isnan(threshold) else round(float(threshold), 4)
-    compared = "" if limit is None else f" against a block threshold of {limit:g}"
-    return Reason("model_probability", f"the model's probability is {shown:g}{compared}", value=shown, limit=limit)
+class Sentences:
+    """The reasons that are the program's own, in the language of the pipeline."""
+
+    def __init__(self, words: Words) -> None:
+        """Takes the pipeline's words."""
+        self._routes = {name: words.route(name) for name in ROUTE_NAMES}
+        self._said = {code: words.template(code) for code in ("default_route", *PROBABILITIES, "expected_cost", "duplicate")}
+
+    def last_resort(self, probability: float, threshold: float, route: str) -> Reason:
+        """Gives the reason of a row that neither a rule nor a contribution explains: the probability itself, or that nothing decided."""
+        if np.isnan(probability):
+            return Reason("default_route", self._said["default_route"] % {"route": self._routes[route]})
+        value = round(float(probability), 4)
+        if np.isnan(threshold):
+            return Reason("model_probability", self._said["model_probability"] % {"value": shown(value)}, value=value)
+        limit = round(float(threshold), 4)
+        text = self._said["model_probability_limit"] % {"value": shown(value), "limit": shown(limit)}
+        return Reason("model_probability", text, value=value, limit=limit)
+
+    def duplicate(self, first_offset: int) -> Reason:
+        """Gives the reason of a copy: the offset of the event whose decision it repeats."""
+        return Reason("duplicate", self._said["duplicate"] % {"value": first_offset}, value=first_offset)
+
+    def cheapest(self, route: str, cost: float, approving: float) -> Reason:
+        """Gives the reason of a row that costs decided: what its route is expected to cost (`value`), and approving it (`limit`)."""
+        value, limit = round(cost, 2), round(approving, 2)
+        text = self._said["expected_cost"] % {"route": self._routes[route], "value": shown(value), "limit": shown(limit)}
+        return Reason("expected_cost", text, value=value, limit=limit)
+
+
+def beside_normal(reasons: Sequence[Reason], normals: Normal, row: int) -> list[Reason]:
+    """Gives the reasons with what is normal for the entity, where it is known; `row` counts within `normals`."""
+    found: list[Reason] = []
+    for one in reasons:
+        normal = normals[one.feature][row] if one.feature is not None and one.feature in normals else np.nan
+        found.append(one if normal != normal else msgspec.structs.replace(one, normal=normal))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from streamapp.core.document import Mistakes, nearest
 from streamapp.core.explain import Reason
 from streamapp.core.expressions import NO_LISTS, WrongExpression, compile_condition
 from streamapp.core.implied import Domain, Meaning, meaning_of
+from streamapp.core.language import shown as say
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.spec import RuleSpec
 
@@ -70,10 +70,10 @@ class _Compiled:
         return reasons
 
     def _sentence(self, value: Any, limit: Any, columns: Columns, row: int) -> str:
-        shown = {"value": _shown(value), "limit": _shown(limit)}
+        shown = {"value": say(value), "limit": say(limit)}
         for name in self.slots:
             if name not in shown:
-                shown[name] = _shown(columns.at(name, row))
+                shown[name] = say(columns.at(name, row))
         return _SLOT.sub(lambda slot: shown[slot[1]], self.spec.text)
 
 
@@ -232,15 +232,3 @@ def _picked(run: Callable[[Columns], Any] | None, columns: Columns, rows: npt.ND
     if isinstance(values, list):
         return [values[row] for row in rows.tolist()]
     return repeat(values, len(rows))
-
-
-def _shown(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return (
-            str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}" if abs(value) < 1 else f"{round(value, 2):.15g}"
-        )
-    return str(value)

@@ -178,8 +178,9 @@ def _reason(spec: PipelineSpec) -> Schema:
             "value": told,
             "limit": told,
             "weight": {"type": ["number", "null"], "description": "Signed share of the model's margin"},
+            "normal": {"type": ["number", "null"], "description": "What the value is with this entity otherwise"},
         },
-        optional=("feature", "value", "limit", "weight"),
+        optional=("feature", "value", "limit", "weight", "normal"),
     )
 
 

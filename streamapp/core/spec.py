@@ -157,6 +157,13 @@ class VerdictSection(msgspec.Struct, frozen=True, kw_only=True):
         return dict(fields) if isinstance(fields, dict) else {name: name for name in fields}
 
 
+class ReasonsSection(msgspec.Struct, frozen=True, kw_only=True):
+    """What reasons say beside value and weight. Numbers of the entity's own are expressions over features and number fields."""
+
+    language: Text = "en"  #             the one that the rules of this file are written in
+    normal: dict[str, Text] = {}  #      feature -> what it is with this entity otherwise
+
+
 class TopicsSection(msgspec.Struct, frozen=True, kw_only=True):
     """How topics are created; `namespace` defaults to the pipeline's name."""
 
@@ -204,6 +211,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     tiers: tuple[TierSpec, ...] = ()
     thresholds: ThresholdsSection = ThresholdsSection()
     costs: CostsSection | None = None
+    reasons: ReasonsSection = ReasonsSection()
     drift: DriftSection = DriftSection()
     verdict: VerdictSection = VerdictSection()
     topics: TopicsSection = TopicsSection()

@@ -107,6 +107,12 @@ def test_decide_routes_each_row_by_its_own_costs_and_says_the_cut() -> None:
     assert {0, 1, 2} <= set(plain.tolist()) and (careful == 2).mean() > (plain == 2).mean()
     assert set(found.threshold[1::2].round(9)) == {round(1 / 501, 9)}, "a look never pays for them, so both cuts are one"
     assert set(found.threshold[0::2].round(9)) == {0.2, 0.8}
+    for row in np.flatnonzero(found.route != 0).tolist():
+        reason = found.reasons[row][-1]
+        p, miss, alarm = found.probability[row], (5.0, 500.0)[row % 2], (5.0, 1.0)[row % 2]
+        assert reason.code == "expected_cost" and reason.limit == pytest.approx(p * miss, abs=0.006)
+        assert reason.value == pytest.approx({1: 1.0, 2: (1 - p) * alarm}[int(found.route[row])], abs=0.006)
+        assert reason.text.startswith(f"{ROUTE_NAMES[found.route[row]]} is the cheapest route")
 
 
 def test_without_costs_a_cut_by_cost_is_no_cut_and_the_file_is_refused() -> None:

@@ -2,9 +2,13 @@
 
 import numpy as np
 
+from streamapp.config import load_pipeline
+from streamapp.control.languages import load_language
 from streamapp.core.explain import ModelReasons, group_contributions
+from streamapp.core.language import Words
 from streamapp.core.vectorise import Contributions, Ngrams
 
+WORDS = Words(load_language("en"), load_pipeline("messages"), (), (), own=True)
 NGRAMS = Ngrams(np.array([0, 3, 3]), np.arange(3, dtype=np.int32), np.ones(3, np.float32), np.array([0, 1, 1], np.int8))
 SHARES = Contributions(np.array([[0.5, -2.0], [0.0, 0.25]]), np.array([1.0, 0.25, 0.5]))
 
@@ -15,14 +19,14 @@ def test_ngrams_are_summed_by_family_and_rows_keep_their_sum() -> None:
 
 
 def test_the_largest_shares_become_sentences_with_value_and_usual_value() -> None:
-    reasons = ModelReasons("spam", ["urls", "capitals"], ["links", "share of capitals"], [0.5, 0.125])
+    reasons = ModelReasons("spam", ["urls", "capitals"], [0.5, 0.125], WORDS)
     found = reasons.top(group_contributions(SHARES, NGRAMS), np.array([[4.0, 0.5], [0.0, 0.75]]))
     assert [(one.code, one.weight) for one in found[0]] == [
         ("model_capitals", -2.0),
         ("model_word_ngrams", 1.0),
         ("model_character_ngrams", 0.75),
     ]
-    assert found[0][0].text == "share of capitals is 0.5 (usual: 0.125), which speaks against spam"
+    assert found[0][0].text == "capitals is 0.5 (usual: 0.125), which speaks against spam"
     assert (found[0][0].value, found[0][0].limit) == (0.5, 0.125)
     assert [one.code for one in found[1]] == ["model_capitals"]  # what weighs nothing is no reason
     assert {one.code for row in found for one in row} <= set(reasons.codes)
