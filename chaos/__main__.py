@@ -18,7 +18,7 @@ from rich.table import Table
 
 from chaos.bus import Stuck
 from chaos.kinds import KINDS
-from chaos.play import Ground, Played, play
+from chaos.play import DELIVERIES, Ground, Played, play
 from chaos.processes import Node, missing
 
 SESSION_MS = 3000
@@ -39,6 +39,7 @@ Examples:
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds of each kind (20; with --short 1).")
 @click.option("--short", is_flag=True, help=f"One round of the kinds that tell most: {', '.join(SHORT)}.")
 @click.option("--seed", type=int, help="Equal seeds send the same events and choose the same faults.")
+@click.option("--delivery", type=click.Choice(DELIVERIES), default=DELIVERIES[0], show_default=True, help="What the workers are told.")
 @click.option("--session-ms", type=click.IntRange(min=1000), default=SESSION_MS, show_default=True, help="Session timeout of the workers.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Directory for the logs of rounds that failed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per kind on stdout instead of the table.")
@@ -48,6 +49,7 @@ def main(
     rounds: int | None,
     short: bool,
     seed: int | None,
+    delivery: str,
     session_ms: int,
     keep: Path | None,
     as_json: bool,
@@ -64,8 +66,13 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Played] = []
     console = Console(stderr=True)
-    with _ground(bootstrap, session_ms, folder) as ground, Progress(console=console, disable=not console.is_terminal) as bar:
+    with _ground(bootstrap, session_ms, folder, delivery) as ground, Progress(console=console, disable=not console.is_terminal) as bar:
         for name in chosen:
+            if delivery != DELIVERIES[0] and (KINDS[name].embedded or KINDS[name].textbook):
+                console.print(
+                    f"{name} is left out: the {'textbook app' if KINDS[name].textbook else 'embedded broker'} has no transactions"
+                )
+                continue
             if KINDS[name].on_node and ground.node is None:
                 console.print(f"{name} is left out: it stops the broker, and the one at {bootstrap} is not ours")
                 continue
@@ -77,7 +84,9 @@ def main(
             for failure in played.failures:
                 console.print(f"[red]{name}[/] {failure}", markup=True, highlight=False, soft_wrap=True)
             if played.failures:
-                again = f"python -m chaos --kinds {name} --rounds {played.rounds} --seed {seed} --session-ms {session_ms}"
+                again = (
+                    f"python -m chaos --kinds {name} --rounds {played.rounds} --seed {seed} --session-ms {session_ms} --delivery {delivery}"
+                )
                 console.print(f"  logs: {played.kept}\n  again: {again}", highlight=False, soft_wrap=True)
     if not as_json:
         Console(width=None if sys.stdout.isatty() else 160).print(table(found))
@@ -93,9 +102,9 @@ def _chosen(kinds: str | None, short: bool) -> Sequence[str]:
 
 
 @contextmanager
-def _ground(bootstrap: str | None, session_ms: int, folder: Path) -> Iterator[Ground]:
+def _ground(bootstrap: str | None, session_ms: int, folder: Path, delivery: str) -> Iterator[Ground]:
     if bootstrap:
-        yield Ground(bootstrap, None, session_ms, folder)
+        yield Ground(bootstrap, None, session_ms, folder, delivery)
         return
     if lacking := missing("java"):
         raise click.ClickException(f"{lacking[0]} is missing: install version 17 or newer, or name a Kafka with --bootstrap HOST:PORT")
@@ -103,7 +112,7 @@ def _ground(bootstrap: str | None, session_ms: int, folder: Path) -> Iterator[Gr
         node = Node(Path(home) / "node")
         try:
             node.start()
-            yield Ground(node.address, node, session_ms, folder)
+            yield Ground(node.address, node, session_ms, folder, delivery)
         except Stuck as why:
             raise click.ClickException(str(why)) from why
         finally:

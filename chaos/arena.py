@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +49,7 @@ class Arena:
         self.outputs = topics_of(setup.namespace)
         self.group = f"{setup.namespace}-textbook" if setup.textbook else f"{setup.namespace}.{setup.pipeline}"
         self.workers: list[Process] = []
+        self.notes: Counter[str] = Counter()
         self._all: list[Process] = []
         self._recount = Recount(COUNTS if setup.pipeline == "counts" else PAYMENTS)
         self._asked: dict[Place, Asked] = {}
@@ -85,8 +86,8 @@ class Arena:
         return worker
 
     def keep(self, count: int) -> None:
-        """Starts and stops (SIGTERM) workers until `count` of them run."""
-        self.workers = [one for one in self.workers if one.running]
+        """Starts and stops (SIGTERM) workers until `count` of them run; raises Stuck when one has ended that should not have."""
+        self.check()
         while len(self.workers) < count:
             self.start()
         while len(self.workers) > count:
@@ -101,6 +102,10 @@ class Arena:
     def forget(self, worker: Process) -> None:
         """Takes a worker that was killed out of those that are meant to run."""
         self.workers.remove(worker)
+
+    def said(self, words: str) -> int:
+        """Gives how many lines of all the workers' logs hold these words."""
+        return sum(words in line for one in self._all for line in one.log.read_text(errors="replace").splitlines())
 
     def check(self) -> None:
         """Raises Stuck when a worker that is meant to run has ended."""

@@ -19,6 +19,8 @@ from chaos.processes import Node, Redis, embedded_broker
 from chaos.proxy import SlowRelay
 from chaos.verify import Tally
 
+#: How workers deliver; the first is what they do by themselves.
+DELIVERIES = ("at_least_once", "exactly_once")
 #: The embedded broker ends no session sooner.
 EMBEDDED_SESSION_MS = 6000
 
@@ -29,11 +31,13 @@ class Played:
 
     kind: str
     seed: int
+    delivery: str
     rounds: int = 0
     tally: Tally = field(default_factory=Tally)
     recovery_s: list[float] = field(default_factory=list)
     session_ms: int = 0
     failures: list[str] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
     kept: str = ""  #     where the logs of a failed round are
 
     def as_json(self) -> dict[str, Any]:
@@ -49,11 +53,13 @@ class Ground:
     node: Node | None
     session_ms: int
     folder: Path
+    delivery: str = DELIVERIES[0]
 
 
 def play(name: str, rounds: int, seed: int, ground: Ground, told: Callable[[], None]) -> Played:
     """Plays `rounds` of a kind; `told` is called after each. A round that breaks a promise ends the kind: its ground is spoilt."""
-    kind, played = KINDS[name], Played(name, seed)
+    kind, played = KINDS[name], Played(name, seed, ground.delivery)
+    repeats = kind.repeats and ground.delivery == DELIVERIES[0]
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-{seed}-", dir=ground.folder))
     with ExitStack() as stack:
         setup, one = _setup(stack, name, kind, seed, ground, folder)
@@ -71,11 +77,12 @@ def play(name: str, rounds: int, seed: int, ground: Ground, told: Callable[[], N
                     arena.keep(max(1, len(arena.workers)))
                     arena.settle()
             played.rounds += 1
-            broken = arena.close_round().broken(repeats=kind.repeats)
+            broken = arena.close_round().broken(repeats=repeats)
             told()
             if (played.failures or broken) and not kind.textbook:
                 break
-        _judge(played, arena, kind)
+        _judge(played, arena, kind, repeats=repeats)
+        played.notes = dict(arena.notes)
     if played.failures:
         played.kept = str(folder)
     else:
@@ -83,10 +90,10 @@ def play(name: str, rounds: int, seed: int, ground: Ground, told: Callable[[], N
     return played
 
 
-def _judge(played: Played, arena: Arena, kind: Kind) -> None:
+def _judge(played: Played, arena: Arena, kind: Kind, *, repeats: bool) -> None:
     for number, tally in enumerate(arena.close(), 1):
         played.tally.add(tally)
-        broken = tally.broken(repeats=kind.repeats)
+        broken = tally.broken(repeats=repeats)
         if broken and not kind.textbook:
             played.failures.append(f"round {min(number, played.rounds)}: {', '.join(broken)}; {'; '.join(tally.examples[:3])}")
 
@@ -106,6 +113,8 @@ def _setup(stack: ExitStack, name: str, kind: Kind, seed: int, ground: Ground, f
         relay = stack.enter_context(closing(SlowRelay(redis.port)))
         one = kind.on_redis(redis, relay)
         environment |= {"STREAMAPP_REDIS": f"redis://127.0.0.1:{relay.port}/0"}
+    if ground.delivery != DELIVERIES[0]:
+        environment["STREAMAPP_DELIVERY"] = ground.delivery
     if one is None:
         raise ValueError(f"{name} has no round")
     setup = Setup(

@@ -129,6 +129,7 @@ class Recovery:
             self.delivery.nothing_answered(source.partition)
             if self.loading.pop(source.partition, None) is not None:
                 self.told(f"state of partition {source.partition}", 1.0)  # the rest is somebody else's to load
+                log.info("Partition %d was taken away while its state was loading", source.partition)
 
     async def _load(self, generation: int, source: Partition) -> None:
         number = source.partition
