@@ -73,6 +73,20 @@ class Kept:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     covered: _Covered | None = None
     saving: asyncio.Task[None] | None = None
+    log_since: int = field(init=False)  # where the log ended when this owner read it
+    own: int = 0  #                       records it has written since
+
+    def __post_init__(self) -> None:
+        self.log_since = self.log_next
+
+    def wrote(self, offset: int, records: int) -> None:
+        """Notes records of ours that the log has from `offset` on."""
+        self.log_next, self.own = max(self.log_next, offset + records), self.own + records
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else has written up to our last record: a worker that slept may write behind the one that has taken over."""
+        return self.log_next - self.log_since == self.own
 
 
 @dataclass(slots=True)
@@ -166,7 +180,7 @@ class KafkaJournal:
             failure = answer.exception()
             if failure is not None:
                 raise _refused(failure) from failure
-            to.kept.log_next = answer.result().offset + records
+            to.kept.wrote(answer.result().offset, records)
         for to in reached.values():
             to.kept.position, to.kept.outputs = to.position, to.outputs
             to.kept.rows += to.rows
@@ -235,22 +249,25 @@ class KafkaJournal:
     async def returned(self, partition: int) -> Kept | None:
         """Gives the state of a partition that was ours before the rebalance, once nothing of it is in flight; None when there is none.
 
-        It is good as long as the log ends where we wrote last.
+        It is good as long as nobody else has written to the log since we read it.
         """
         kept = self._away.get(partition)
         while kept is not None and kept.deciding:
             kept.settled.clear()
             await kept.settled.wait()
-        return kept
+        return kept if kept is not None and kept.alone else None
 
     async def put(self, partition: int, record: bytes) -> int:
         """Appends one record outside of the micro-batch (a beginning, a chunk, a reset); gives its log offset. Raises BusError."""
         try:
             (batch,) = fill([(None, record, [])], BATCH_BYTES_MAX, time.time_ns() // 1_000_000)
             await self._producer.know([self._topics.state])
-            return int((await self._producer.enqueue(batch, self._topics.state, partition)).offset)
+            offset = int((await self._producer.enqueue(batch, self._topics.state, partition)).offset)
         except KafkaError as refused:
             raise _refused(refused) from refused
+        if partition in self._kept:
+            self._kept[partition].wrote(offset, 1)
+        return offset
 
     def figures(self) -> Mapping[int, Kept]:
         """Gives the partitions that are ours, for showing."""
