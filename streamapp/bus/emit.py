@@ -118,10 +118,10 @@ class Delivery:
                 index = plan.index[low:high]
                 carrier = Carrier(segment, index)
                 routes, missing = self._unanswered(segment, index, outcome.route[low:high])
-                by_route = [routes == route for route in range(len(self._by_route))]
-                told = carrier.batches(verdicts[low:high], by_route, self._batch_bytes_max, now_ms)
-                for topic, batches in zip(self._by_route, told, strict=True):
-                    acks += self._send(topic, segment.partition, batches)
+                there = sorted(set(routes.tolist()) - {UNDECIDED})
+                told = carrier.batches(verdicts[low:high], [routes == route for route in there], self._batch_bytes_max, now_ms)
+                for route, batches in zip(there, told, strict=True):
+                    acks += self._send(self._by_route[route], segment.partition, batches)
                 if decisions is not None:
                     (batches,) = carrier.batches(decisions[low:high], [missing], self._batch_bytes_max, now_ms)
                     acks += self._send(self._topics.decisions, segment.partition, batches)

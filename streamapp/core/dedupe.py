@@ -63,12 +63,8 @@ class Admission:
 
     ticks: Ticks
     place: Int64
-
-    @property
-    def duplicate(self) -> Bool:
-        """True where an earlier copy, also one of the same batch, is remembered."""
-        copies: Bool = (self.ticks.flags & DUPLICATE) != 0
-        return copies
+    duplicate: Bool  #  where an earlier copy, also one of the same batch, is remembered
+    copies: bool  #     whether there is any
 
 
 @dataclass(slots=True)
@@ -83,6 +79,7 @@ class SeenIds:
     _mark: Int64 = field(init=False, repr=False)
     _seen_at: Int64 = field(init=False, repr=False)
     _decision: npt.NDArray[np.void] = field(init=False, repr=False)
+    _settled: Bool = field(init=False, repr=False)  # that column of `_decision`
 
     def __post_init__(self) -> None:
         if self.horizon_ms <= 0:
@@ -91,6 +88,7 @@ class SeenIds:
         self._table = table_for(self.size)
         self._mark, self._seen_at = np.empty((self.size, 2), np.int64), np.empty(self.size, np.int64)
         self._decision = np.zeros(self.size, DECISION)
+        self._settled = self._decision["settled"]
 
     def __len__(self) -> int:
         """Ids remembered."""
@@ -113,18 +111,21 @@ class SeenIds:
             self.horizon_ms, clock.high, time, highs, flags, place,
         )  # fmt: skip
         self._first, self._after, clock.high = (int(number) for number in outcome)
-        new = np.arange(after, self._after) & (self.size - 1)
-        self._decision["settled"][new] = False
-        return Admission(Ticks(time, highs, flags), place)
+        if self._after > after:
+            low, high = after & (self.size - 1), ((self._after - 1) & (self.size - 1)) + 1
+            for part in (slice(low, high),) if low < high else (slice(low, None), slice(0, high)):
+                self._settled[part] = False
+        return Admission(Ticks(time, highs, flags), place, *_copies(flags))
 
-    def settle(self, admission: Admission, offset: Int64, score: Any, release: Any, route: Any, decided_by: Any) -> None:
-        """Takes the admission of this batch and what was decided for its rows; keeps it for the ids that were new."""
-        new = ~admission.duplicate
-        at = admission.place[new] & (self.size - 1)
-        given = {"offset": offset, "score": score, "release": release, "route": route, "decided_by": decided_by}
-        for name, column in given.items():
-            self._decision[name][at] = np.broadcast_to(np.asarray(column), len(new))[new]
-        self._decision["settled"][at] = True
+    def settle(self, admission: Admission, decision: npt.NDArray[np.void]) -> None:
+        """Takes the admission of this batch and what was decided for its rows, DECISION[n]; keeps it for the ids that were new."""
+        place = admission.place
+        if admission.copies:
+            new = ~admission.duplicate
+            place, decision = place[new], decision[new]
+        at = place & (self.size - 1)
+        self._decision[at] = decision
+        self._settled[at] = True
 
     def decisions(self, admission: Admission) -> npt.NDArray[np.void]:
         """Gives the first decision of every row, DECISION[n]; a copy in the batch of its original is answered once that is settled."""
@@ -172,9 +173,10 @@ class NoIds:
 
     def admit(self, ids: Int64, event_time: Int64, broker_time: Int64, clock: Clock) -> Admission:
         """Takes n rows in offset order (`ids` is not looked at); moves the clock past them."""
-        return Admission(clock.advance(event_time, broker_time), np.zeros(0, np.int64))
+        ticks = clock.advance(event_time, broker_time)
+        return Admission(ticks, np.zeros(0, np.int64), *_copies(ticks.flags))
 
-    def settle(self, admission: Admission, offset: Int64, score: Any, release: Any, route: Any, decided_by: Any) -> None:
+    def settle(self, admission: Admission, decision: npt.NDArray[np.void]) -> None:
         """Keeps nothing."""
 
     def decisions(self, admission: Admission) -> npt.NDArray[np.void]:
@@ -187,6 +189,11 @@ class NoIds:
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Takes a snapshot; what it remembers is let go."""
+
+
+def _copies(flags: npt.NDArray[np.int32]) -> tuple[Bool, bool]:
+    duplicate: Bool = (flags & DUPLICATE) != 0
+    return duplicate, bool(duplicate.any())
 
 
 @compiled

@@ -27,6 +27,7 @@ HEAD_BYTES = 61  # of a batch, before its records
 _CHECKED_FROM = 21  # the attributes: what stands before is not in the checksum
 _HEAD = struct.Struct(">qiibIhiqqqhii")
 _RECORD_BYTES_MAX = 64  # of one record beside its key, value and the header's name: seven lengths, two bytes, twenty digits
+_SMALL_BYTES = 65_536
 _POLYNOMIAL = 0x82F63B78
 
 
@@ -163,7 +164,7 @@ def write_batch(
     whose producer and checksum `seal` puts in.
     """
     chosen = rows[first:]
-    if len(chosen) == len(values):  # all of them: the common case of a batch on one route
+    if len(chosen) == len(values) or values.bytes() < _SMALL_BYTES:  # all of them, or little: room for all is cheaper than counting
         size = values.bytes() + keys.bytes()
     else:
         size = int(values.lengths()[chosen].sum() + keys.lengths()[chosen].sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -52,8 +52,8 @@ class Remembered:
         """Gives (row, source offset of the first copy) of every copy; known once the plan is settled."""
         found: list[tuple[int, int]] = []
         for step in self.steps:
-            copies = np.flatnonzero(step.moved.admission.duplicate)
-            if copies.size and step.rows.decision is not None:
+            if step.moved.admission.copies and step.rows.decision is not None:
+                (copies,) = step.moved.admission.duplicate.nonzero()
                 found += zip((step.low + copies).tolist(), step.rows.decision["offset"][copies].tolist(), strict=True)
         return found
 
@@ -111,20 +111,22 @@ class StatePlan:
 
         A copy, also one beside its original in this plan, takes the first decision: `route`, `decided_by` and `score` are changed in place.
         """
-        for step in remembered.steps if self._dedupe else ():
-            part = slice(step.low, step.high)
-            decision = np.empty(step.high - step.low, DECISION)
-            decision["offset"], decision["score"], decision["release"] = step.rows.offset, score[part], release
-            decision["route"], decision["decided_by"], decision["settled"] = route[part], decided_by[part], True
-            admission = step.moved.admission
+        if not self._dedupe:
+            return
+        decisions = np.empty(len(route), DECISION)
+        decisions["score"], decisions["release"], decisions["settled"] = score, release, True
+        decisions["route"], decisions["decided_by"] = route, decided_by
+        for step in remembered.steps:
+            decision, admission, rows = decisions[step.low : step.high], step.moved.admission, step.rows
+            decision["offset"] = rows.offset
             step.state.settle(admission, decision)
-            copies = np.flatnonzero(admission.duplicate)
-            if copies.size:
+            if admission.copies:
+                (copies,) = admission.duplicate.nonzero()
                 first = step.state.seen.decisions(admission)[copies]
                 decision[copies] = first
                 at = step.low + copies
                 route[at], decided_by[at], score[at] = first["route"], first["decided_by"], first["score"]
-            step.rows = replace(step.rows, decision=decision)
+            step.rows = Rows(rows.offset, rows.event_time, rows.broker_time, rows.event_id, rows.entries, decision)
 
     def defaults(self) -> Mapping[str, float]:
         """Gives what stands for NaN, by feature name."""

@@ -78,12 +78,13 @@ class PartitionState:
     def advance(self, rows: Rows) -> Moved:
         """Takes rows beyond `applied`; gives their answers and moves past them. Copies of a remembered event move nothing."""
         admission = self._admit(rows)
-        mode = self._modes(admission)
         flags = admission.ticks.flags.copy()
         answers: dict[str, Answers] = {}
         for name, store in self.stores.items():
             given = rows.entries[name]
-            answered = store.advance(given.name, admission.ticks.time, admission.ticks.high, given.value, given.key, mode(given.mode))
+            answered = store.advance(
+                given.name, admission.ticks.time, admission.ticks.high, given.value, given.key, _in_force(given.mode, admission)
+            )
             answers[name] = answered
             flags |= answered.flags
         return Moved(admission, answers, flags)
@@ -94,38 +95,25 @@ class PartitionState:
         if not len(rows.offset):
             return 0
         admission = self._admit(rows)
-        mode = self._modes(admission)
         for name, store in self.stores.items():
             given = rows.entries[name]
-            store.apply(given.name, admission.ticks.time, admission.ticks.high, given.value, given.key, mode(given.mode))
+            store.apply(given.name, admission.ticks.time, admission.ticks.high, given.value, given.key, _in_force(given.mode, admission))
         if rows.decision is not None:
             self.settle(admission, rows.decision)
         return len(rows.offset)
 
     def settle(self, admission: Admission, decision: npt.NDArray[np.void]) -> None:
         """Takes the decisions of the rows just advanced (dedupe.DECISION[n]); copies will be answered with them."""
-        columns = (decision[name] for name in ("offset", "score", "release", "route", "decided_by"))
-        self.seen.settle(admission, *columns)
+        self.seen.settle(admission, decision)
 
     def _admit(self, rows: Rows) -> Admission:
         offset = rows.offset
-        if len(offset) and (offset[0] <= self.applied or bool(np.any(np.diff(offset) <= 0))):
+        if len(offset) and (offset[0] <= self.applied or bool((offset[1:] <= offset[:-1]).any())):
             raise InvariantBroken(f"rows from offset {offset[0]} came out of order or twice; offset {self.applied} is applied already")
         admission = self.seen.admit(rows.event_id, rows.event_time, rows.broker_time, self.clock)
         if len(offset):
             self.applied = int(offset[-1])
         return admission
-
-    @staticmethod
-    def _modes(admission: Admission) -> Any:
-        """Gives the function from a store's given modes to those in force: copies take no part."""
-        fresh = ~admission.duplicate
-        events = np.where(fresh, np.int8(EVENT), np.int8(0))
-
-        def in_force(given: Int8 | None) -> Int8:
-            return events if given is None else np.where(fresh, given, np.int8(0))
-
-        return in_force
 
     def snapshot(self) -> dict[str, npt.NDArray[Any]]:
         """Gives all of it as named columns: `applied`, `high`, `seen/...`, `<store>/...`; only what is alive."""
@@ -144,6 +132,13 @@ class PartitionState:
         self.seen.restore(_below(arrays, "seen/"))
         for name, store in self.stores.items():
             store.restore(_below(arrays, f"{name}/"))
+
+
+def _in_force(given: Int8 | None, admission: Admission) -> Int8:
+    """Gives a store's modes as they count: copies take no part."""
+    if given is None:
+        given = np.full(len(admission.duplicate), EVENT, np.int8)
+    return np.where(admission.duplicate, np.int8(0), given) if admission.copies else given
 
 
 def _below(arrays: Mapping[str, npt.NDArray[Any]], begin: str) -> dict[str, npt.NDArray[Any]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamapp.core.dedupe import SeenIds
+from streamapp.core.dedupe import DECISION, SeenIds
 from streamapp.core.errors import ConfigError, InvariantBroken
 from streamapp.core.events import Flag
 from streamapp.core.windows_clock import Clock
@@ -35,6 +35,14 @@ class TwinIds:
         return time, self.high, flag, number
 
 
+def decided(offset: Any, score: Any, release: Any, route: Any, decided_by: Any) -> Any:
+    decision = np.zeros(len(offset), DECISION)
+    given = {"offset": offset, "score": score, "release": release, "route": route, "decided_by": decided_by, "settled": True}
+    for name, column in given.items():
+        decision[name] = column
+    return decision
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(-20, 40)), max_size=120),
@@ -53,7 +61,7 @@ def test_admission_equals_the_twin_however_it_is_cut(steps: list[Any], horizon: 
         part = slice(begin, end)
         admission = seen.admit(names[part], time[part], broker[part], clock)
         number = np.arange(begin, end)
-        seen.settle(admission, number, number / 3, 4, number % 3, 5)
+        seen.settle(admission, decided(number, number / 3, 4, number % 3, 5))
         decisions = seen.decisions(admission)
         for i in range(begin, end):
             wanted = twin.row(i, steps[i][0], int(time[i]), int(broker[i]))
@@ -74,7 +82,7 @@ def test_ring_grows_and_goes_round_for_ever() -> None:
     for batch in range(80):
         time = np.arange(batch * 300, (batch + 1) * 300, dtype=np.int64)
         admission = seen.admit(rng.integers(-(1 << 62), 1 << 62, (300, 2)), time, time, clock)
-        seen.settle(admission, time, 0.0, 0, 0, 0)
+        seen.settle(admission, decided(time, 0.0, 0, 0, 0))
         sizes.append(seen.size)
     assert len(seen) == 1000 and sizes[-1] == sizes[5] == 2048
 
