@@ -135,6 +135,7 @@ class Line:
         plan, read = None, pipeline.Read()
         while plan is None or (owned := batch.only_owned()) is not batch:  # 1
             batch = batch.only_owned() if plan is None else owned
+            await batch.heard()
             plan = pipeline.plan(batch.segments, serving)  # 2
             read = await self._prefetch(plan, serving)
             await self._journal.ready()

@@ -17,7 +17,7 @@ class Partition(NamedTuple):
 
 
 class Claim:
-    """One ownership of one partition: from its assignment (or release) until it is revoked, held or forfeited."""
+    """One ownership of one partition: from its assignment (or release) until it is revoked or held."""
 
     __slots__ = ("committed", "generation", "live", "next", "position", "source", "tickets")
 
@@ -71,7 +71,7 @@ class Acks:
         self.records_in_flight = 0
         self.batches_in_flight = 0
         self.acked_records = 0  #    since the start, over all claims
-        self.dropped_records = 0  #  given up without ack: revoked, held or forfeited
+        self.dropped_records = 0  #  given up without ack: revoked or held
         self._claims: dict[Partition, Claim] = {}
         self._on_settled = on_settled
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import faust
 import numpy as np
@@ -28,36 +28,57 @@ class BatchLimits:
     drain_timeout_s: float = 10.0  #             what SIGTERM waits for batches in flight
 
 
+class Membership(Protocol):
+    """What a batch asks of the consumer it came from."""
+
+    def holds(self, ticket: Ticket) -> bool:
+        """Gives whether the ticket's claim is alive and of the present generation."""
+        ...
+
+    def in_session(self) -> bool:
+        """Gives whether the last accepted heartbeat is younger than the session timeout."""
+        ...
+
+    async def news(self) -> None:
+        """Waits for the next accepted heartbeat or rebalance."""
+        ...
+
+
 class Batch:
     """Records of one poll: a tuple of segments, each acknowledged on its own or all at once."""
 
-    __slots__ = ("_acks", "_fresh", "_tickets", "fetched_at", "rows", "segments")
+    __slots__ = ("_acks", "_group", "_tickets", "fetched_at", "rows", "segments")
 
     def __init__(
-        self, segments: tuple[Segment, ...], tickets: tuple[Ticket, ...], acks: Acks, fresh: Callable[[Ticket], bool], fetched_at: float
+        self, segments: tuple[Segment, ...], tickets: tuple[Ticket, ...], acks: Acks, group: Membership, fetched_at: float
     ) -> None:
-        """`fresh` says whether a ticket's partition is still ours; `fetched_at` is monotonic seconds."""
+        """`fetched_at` is monotonic seconds."""
         self.segments, self.fetched_at = segments, fetched_at
         self.rows = sum(ticket.rows for ticket in tickets)
-        self._tickets, self._acks, self._fresh = tickets, acks, fresh
+        self._tickets, self._acks, self._group = tickets, acks, group
 
     def __len__(self) -> int:
         return self.rows
 
     def owned(self, segment: int) -> bool:
-        """Gives whether the segment's partition is ours: same generation, still assigned, last good heartbeat within the session timeout.
+        """Gives whether the segment's partition is ours: same generation, still assigned, good heartbeat within the session timeout."""
+        return self._group.in_session() and self._group.holds(self._tickets[segment])
 
-        A stale heartbeat gives the partition up: this batch stays refused, and its records are fetched again if we are still the owner.
+    async def heard(self) -> None:
+        """Waits while the last good heartbeat is older than the session timeout: until the next one, or until the partitions are gone.
+
+        Whoever wakes after SIGSTOP cannot know whether they were given away; what is in flight goes on meanwhile.
         """
-        return self._fresh(self._tickets[segment])
+        while not self._group.in_session() and any(map(self._group.holds, self._tickets)):
+            await self._group.news()
 
     def only_owned(self) -> Batch:
-        """Gives this batch without the segments that are no longer ours (itself when all are)."""
-        kept = [place for place, ticket in enumerate(self._tickets) if self._fresh(ticket)]
-        if len(kept) == len(self._tickets):
+        """Gives this batch without the segments that are no longer ours: itself when all are, and another as long as nobody can know."""
+        kept = [place for place, ticket in enumerate(self._tickets) if self._group.holds(ticket)]
+        if len(kept) == len(self._tickets) and self._group.in_session():
             return self
         segments = tuple(self.segments[place] for place in kept)
-        return Batch(segments, tuple(self._tickets[place] for place in kept), self._acks, self._fresh, self.fetched_at)
+        return Batch(segments, tuple(self._tickets[place] for place in kept), self._acks, self._group, self.fetched_at)
 
     def ack(self, segment: int | None = None) -> int:
         """Counts one segment, or all, as done; gives how many records that newly acknowledged (0 for what is no longer ours)."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiokafka
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import SyncGroupRequest
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 from mode.services import Service
@@ -36,6 +37,8 @@ class LoopClient(AIOKafkaConsumerThread):
         super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
         self.limits: BatchLimits = consumer.limits
         self.last_contact = 0.0  #  monotonic s: when the last heartbeat that the coordinator accepted was sent
+        self.last_sync = 0.0  #     monotonic s: when we last asked for our partitions (SyncGroup)
+        self.contact = asyncio.Event()  # set by an accepted heartbeat and by a rebalance; who waits clears it
         self.last_records = 0.0  #  monotonic s: when records were taken last
         self.backlog = False  #     the last take left records behind or filled a batch
 
@@ -114,9 +117,17 @@ class LoopClient(AIOKafkaConsumerThread):
             accepted = bool(await beat())
             if accepted:
                 self.last_contact = sent
+                self.contact.set()
             return accepted
 
-        coordinator._do_heartbeat = observed
+        send = coordinator._send_req
+
+        async def noted(request: Any) -> Any:
+            if isinstance(request, SyncGroupRequest):
+                self.last_sync = time.monotonic()
+            return await send(request)
+
+        coordinator._do_heartbeat, coordinator._send_req = observed, noted
 
     async def _watch_membership(self) -> None:
         """Ends the worker when its membership fails for good: without partitions nobody polls, and nobody would see aiokafka's error."""

@@ -107,11 +107,14 @@ class Recovery:
     connect: Callable[[], Any]  #                        gives `log_reader(...)`
     told: Callable[[str, float], None] = lambda what, share: None
     loading: dict[int, Loading] = field(default_factory=dict)
+    _generation: int = field(default=-1, init=False)  #  of the last assignment that gave us anything
 
     async def on_assigned(self, generation: int, partitions: frozenset[Partition]) -> None:
         """Loads all partitions at once; a failure ends the worker."""
         numbers = [source.partition for source in partitions]
-        self.journal.forget([number for number in self.journal.away() if number not in numbers])
+        # A generation that we were not told of may have had another owner, whose records our own late ones can hide at the log's end.
+        followed, self._generation = generation == self._generation + 1, generation
+        self.journal.forget([number for number in self.journal.away() if number not in numbers or not followed])
         for number in numbers:
             self.loading[number] = Loading(time.monotonic())
             self.told(f"state of partition {number}", 0.0)
@@ -140,18 +143,17 @@ class Recovery:
             self.told(f"state of partition {number}", min(share, 0.99))  # the rest is what follows here
 
         async with self.connect() as reader:
+            # Before the journal is read: what was committed by then is logged by now, whoever goes on committing meanwhile.
+            committed = await self.group.committed(source)
             kept = await self._returned(reader, number, generation)
             if kept is None:
                 replay = Replay(self.journal.plan.new)
                 bounds = await reader.replay(self.topics.state, number, replay, tell)
-                committed = await self.group.committed(source)
                 await self._check_partitions(reader, number, replay.partitions)
                 if replay.position is None:
                     await self._begin(reader, source, generation, replay, committed)
                     bounds = await reader.bounds(self.topics.state, number)
                 kept = self.journal.loaded(number, generation, replay, bounds.end)
-            else:
-                committed = await self.group.committed(source)
             await self._check_position(reader, source, kept.position, committed)
             found = await answered(reader, self.topics, number, kept.position, kept.outputs)
         self.journal.adopt(kept)

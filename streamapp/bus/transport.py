@@ -21,7 +21,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
-from streamapp.bus.acks import Acks, Claim, Partition, Ticket
+from streamapp.bus.acks import Acks, Partition, Ticket
 from streamapp.bus.batch import Batch, Batches, BatchLimits
 from streamapp.bus.client import LoopClient
 from streamapp.bus.intake import Intake
@@ -156,7 +156,7 @@ class Consumer(faust_aiokafka.Consumer):
     def _deliver(self, room: int) -> bool:
         taken = self.intake.take(self.acks.claims(), self._get_active_partitions(), self.conductor.sources, room)
         for channel, segments, tickets in taken:
-            batch = Batch(segments, tickets, self.acks, self._fresh, time.monotonic())
+            batch = Batch(segments, tickets, self.acks, self, time.monotonic())
             self.conductor.deliver(channel, batch, self.app.consumer_generation_id)
         return bool(taken)
 
@@ -165,13 +165,13 @@ class Consumer(faust_aiokafka.Consumer):
         acks, limits = self.acks, self.limits
         if not self._flow or self.draining or acks.batches_in_flight >= limits.in_flight_batches_max:
             return 0
-        if not self.client.in_session(time.monotonic()):
+        if not self.in_session():
             return 0
         return min(limits.batch_max, limits.in_flight_records_max - acks.records_in_flight)
 
     async def _wait_for_room(self) -> None:
         # A session that went stale is repaired by a heartbeat or a rebalance; neither wakes us, so look again.
-        stale = not self.client.in_session(time.monotonic())
+        stale = not self.in_session()
         try:
             async with asyncio.timeout(0.05 if stale else None):
                 await self._wakeup.wait()
@@ -185,21 +185,18 @@ class Consumer(faust_aiokafka.Consumer):
 
     # -- ownership
 
-    def _fresh(self, ticket: Ticket) -> bool:
-        claim = ticket.claim
-        if not claim.live or claim.generation != self.client.generation:
-            return False
-        if self.client.in_session(time.monotonic()):
-            return True
-        self._forfeit(claim)
-        return False
+    def holds(self, ticket: Ticket) -> bool:
+        """Gives whether the ticket's claim is alive and of the present generation."""
+        return ticket.claim.live and ticket.claim.generation == self.client.generation
 
-    def _forfeit(self, claim: Claim) -> None:
-        """Gives a partition up when the group may have taken it away; if it did not, reads on after the last acknowledged record."""
-        position = self.acks.retire(claim.source)
-        if position is not None and self.client.state(claim.source) is not None:
-            self.acks.claim(claim.source, claim.generation, position)
-            self.client.kafka.seek(_aiokafka(claim.source), position)
+    def in_session(self) -> bool:
+        """Gives whether the last accepted heartbeat is younger than the session timeout."""
+        return self.client.in_session(time.monotonic())
+
+    async def news(self) -> None:
+        """Waits for the next accepted heartbeat or rebalance."""
+        self.client.contact.clear()
+        await self.client.contact.wait()
 
     def hold(self, source: Partition) -> None:
         """Stops delivery of an assigned partition and drops what is un-acked of it, until `release`."""
@@ -226,7 +223,7 @@ class Consumer(faust_aiokafka.Consumer):
         """Commits what is acknowledged and drops the rest, after waiting `revoke_wait_ms` for batches in flight."""
         self._flow = False
         claims = self.acks.claims()
-        if claims and self.client.in_session(time.monotonic()):
+        if claims and self.in_session():
             await self._wait_settled(self.limits.revoke_wait_ms / 1000)
             await self.commit_acked()
         gone = frozenset(self.partitions())
@@ -235,6 +232,7 @@ class Consumer(faust_aiokafka.Consumer):
         for source in gone:
             self.acks.retire(source)
         self.held.clear()
+        self.client.contact.set()
         await super().on_partitions_revoked(revoked)
         if self.listener is not None and gone:
             self.add_future(self.listener.on_revoked(self._generation, gone))
@@ -243,7 +241,7 @@ class Consumer(faust_aiokafka.Consumer):
         """Claims the batched partitions; with a listener they are held until it releases them."""
         self._flow = False
         self._generation = generation_id
-        self.client.last_contact = time.monotonic()  # the coordinator has just answered our SyncGroup
+        self.client.last_contact = self.client.last_sync  # a process that stood still since then may be out of the group again
         sources = frozenset(Partition(*tp) for tp in assigned if tp.topic in self.conductor.sources)
         for source in sources:
             if self.listener is None:

@@ -173,22 +173,39 @@ async def test_a_membership_that_fails_for_good_stops_the_worker(embedded: str, 
         assert "group membership failed" in str(app.crash_reason)
 
 
-async def test_a_stale_heartbeat_refuses_the_batch_and_its_records_come_again(embedded: str, group: str, topic: str) -> None:
+async def test_a_stale_heartbeat_holds_the_batch_until_the_group_is_heard_of_again(embedded: str, group: str, topic: str) -> None:
     await produce(embedded, topic, 40)
     seen = Seen(keep=True)
     async with running(embedded, group, topic, seen, limits=BatchLimits(batch_max=40)) as app:
         await until(lambda: len(seen.values) == 40, "40 records")
-        before = list(seen.batches)
-        client = app.batches.client
+        batch, client = seen.batches[0], app.batches.client
         client.last_contact = time.monotonic() - 7  # as after SIGSTOP: same generation, session over
-        assert client.generation == before[0].segments[0].generation
-        assert not any(batch.owned(place) for batch in before for place in range(len(batch.segments)))
-        assert sum(batch.ack() for batch in before) == 0
-        seen.keep = False
-        await until(lambda: len(seen.values) == 80, "the records again, after a good heartbeat")
-    assert sorted(seen.values) == sorted([*range(40), *range(40)])
+        assert client.generation == batch.segments[0].generation
+        assert not any(batch.owned(place) for place in range(len(batch.segments)))
+        assert batch.only_owned() is not batch
+        async with asyncio.timeout(25):
+            await batch.heard()  # the group never missed us, so the next heartbeat is accepted
+        assert batch.only_owned() is batch
+        assert sum(batch.ack() for batch in seen.batches) == 40
+    assert sorted(seen.values) == list(range(40)), "nothing is fetched again"
     assert app.left_behind == 0
     assert await committed(embedded, group, topic) == [10] * PARTITIONS
+
+
+async def test_a_batch_whose_session_is_over_is_let_go_by_the_rebalance(embedded: str, group: str, topic: str) -> None:
+    await produce(embedded, topic, 40)
+    seen = Seen(keep=True)
+    async with running(embedded, group, topic, seen, limits=BatchLimits(batch_max=40, revoke_wait_ms=50)) as app:
+        await until(lambda: len(seen.values) == 40, "40 records")
+        batch, client = seen.batches[0], app.batches.client
+        client.last_contact = time.monotonic() - 7
+        seen.keep = False
+        client.kafka._coordinator.reset_generation()  # as the coordinator's answer to who is no member any more
+        async with asyncio.timeout(25):
+            await batch.heard()
+        assert batch.only_owned().segments == ()
+        await until(lambda: len(seen.values) == 80, "the records again")
+    assert app.left_behind == 0
 
 
 class Loader:
