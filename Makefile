@@ -8,14 +8,14 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench chaos kafka kafka-stop lock clean
+.PHONY: help setup demo test simulate check bench chaos kafka kafka-stop lock clean
 
 help: ## this list
 	@echo 'streamapp: one verdict per event, on an event bus'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  PYTHON=python3.12  another interpreter (3.11 or newer)    ARGS="..."  passed on to demo, test, bench and chaos'
+	@echo '  PYTHON=python3.12  another interpreter (3.11 or newer)    ARGS="..."  passed on to demo, test, simulate, bench, chaos'
 
 setup: $(VENV)/.program ## make .venv with the program in it, at the locked versions
 
@@ -24,6 +24,9 @@ demo: $(VENV)/.program ## broker, worker and generator on this machine, with a l
 
 test: $(VENV)/.development ## all tests that need nothing but Python; those on Kafka and Redis say why they are skipped
 	@$(BIN)/python -m pytest $(ARGS)
+
+simulate: $(VENV)/.development ## the delivery under faults, in virtual time: thousands of seeds; ARGS="--seed N" replays one
+	@$(BIN)/python -m tests.simulation.run $(ARGS)
 
 check: $(VENV)/.development ## style and types
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The events of a simulation and the pipeline that decides them: payments of a few customers, some of them late, skewed, copied or broken."""
+"""The events of a simulation and the pipeline that decides them: payments of a few customers, some late, skewed, copied or broken."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -58,6 +59,10 @@ class Coordinator:
         joining = member.joining
         self._complete_if_all_are_there()
         return joining
+
+    def sync(self, name: str, generation: int) -> None:
+        """Takes a member that asks for its partitions; its session begins. Raises as `heartbeat` does."""
+        self.heartbeat(name, generation)
 
     def heartbeat(self, name: str, generation: int) -> None:
         """Raises UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError."""
@@ -170,8 +175,7 @@ class Fetcher:
             if not wanted:
                 await self._wake.wait()
                 continue
-            count = self._broker.network.random.randint(1, FETCH_MAX)
-            found = await self._broker.network.ask(lambda: {place: self._fetch(place, at, count) for place, at in wanted.items()})
+            found = await self._broker.network.ask(partial(self._fetch_all, wanted, self._broker.network.random.randint(1, FETCH_MAX)))
             for place, (records, begin, end, highwater) in found.items():
                 if assignment is not None and assignment.active:
                     assignment.state_value(place).highwater = highwater
@@ -188,6 +192,9 @@ class Fetcher:
             return []
         states = ((place, self.assignment.state_value(place)) for place in sorted(self.assignment.tps))
         return [(place, one) for place, one in states if not one.paused and one.has_valid_position and place not in self._records]
+
+    def _fetch_all(self, wanted: Mapping[TopicPartition, int], count: int) -> dict[TopicPartition, tuple[list[Record], int, int, int]]:
+        return {place: self._fetch(place, begin, count) for place, begin in wanted.items()}
 
     def _fetch(self, place: TopicPartition, begin: int, count: int) -> tuple[list[Record], int, int, int]:
         log = self._broker.log(*place)
@@ -208,7 +215,8 @@ class Client:
     def __init__(self, name: str, broker: Broker, coordinator: Coordinator, topic: str, random: Random) -> None:
         self.name, self._broker, self._coordinator, self._topic, self._random = name, broker, coordinator, topic, random
         self.generation = -1
-        self.last_contact = self.last_records = 0.0
+        self.last_contact = self.last_sync = self.last_records = 0.0
+        self.contact = asyncio.Event()
         self.backlog = False
         self.kafka = self
         self._fetcher, self._subscription = Fetcher(broker, topic), _Polling()
@@ -261,6 +269,9 @@ class Client:
         try:
             while True:
                 self.generation, numbers = await ask(lambda: self._coordinator.join(name))
+                self.last_sync = asyncio.get_running_loop().time()
+                if not await self._asked(self._coordinator.sync):
+                    continue
                 before, mine = self._fetcher.assignment, frozenset(TopicPartition(self._topic, number) for number in numbers)
                 if before is not None:
                     before._unassign()
@@ -278,15 +289,23 @@ class Client:
     async def _beat(self) -> bool:
         """Beats once; gives whether the membership goes on as it is."""
         await asyncio.sleep(HEARTBEAT_S)
-        sent_s, name, generation = asyncio.get_running_loop().time(), self.name, self.generation
+        sent_s = asyncio.get_running_loop().time()
+        if not await self._asked(self._coordinator.heartbeat):
+            return False
+        self.last_contact = sent_s
+        self.contact.set()
+        return True
+
+    async def _asked(self, request: Callable[[str, int], None]) -> bool:
+        """Asks the coordinator as a member of the generation; gives False where it has another one, or begins one."""
+        name, generation = self.name, self.generation
         try:
-            await self._broker.network.ask(lambda: self._coordinator.heartbeat(name, generation))
+            await self._broker.network.ask(lambda: request(name, generation))
         except RebalanceInProgressError:
             return False
         except (UnknownMemberIdError, IllegalGenerationError):
             self.generation = -1
             return False
-        self.last_contact = sent_s
         return True
 
     async def leave(self) -> None:

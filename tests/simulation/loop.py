@@ -1,4 +1,4 @@
-"""Time that only passes when nothing else is left to do: an event loop without clock, sockets and threads, and processes that can stand still.
+"""Time that only passes when nothing else is left to do: a loop without clock, sockets and threads, and processes that can stand still.
 
 A process is a context: whatever is called back or started in it belongs to it, so that it can be frozen (SIGSTOP) or ended (SIGKILL)
 as a whole while the world outside, broker and network, goes on.
@@ -219,7 +219,9 @@ class VirtualTime:
 def virtual_time(loop: VirtualLoop) -> Iterator[None]:
     """Puts virtual time into every module of the program that has imported `time`, and takes it out again."""
     stand_in = VirtualTime(loop)
-    with_clock = [module for name, module in sorted(sys.modules.items()) if name.startswith("streamapp.") and vars(module).get("time") is time]
+    with_clock = [
+        module for name, module in sorted(sys.modules.items()) if name.startswith("streamapp.") and vars(module).get("time") is time
+    ]
     for module in with_clock:
         module.time = stand_in  # type: ignore[attr-defined]
     try:

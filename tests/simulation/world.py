@@ -55,7 +55,7 @@ class Scenario:
         random = Random(f"{seed}/scenario")
         kinds = [kind for kind in KINDS if random.random() < 0.5] or [random.choice(list(KINDS))]
         return cls(
-            seed, random.randint(1, 3), random.choice([1, 2, 2, 3]), random.randint(60, 220), random.uniform(15, 45), tuple(kinds),
+            seed, random.randint(1, 3), random.choice([1, 2, 2, 3]), random.randint(40, 120), random.uniform(12, 32), tuple(kinds),
             random.choice([1.5, 4.0, 8.0]), random.choice([0.002, 0.01, 0.05]),
             SnapshotPolicy(random.choice([15, 60, 1_000]), random.choice([5.0, 1_000.0])),
         )  # fmt: skip
