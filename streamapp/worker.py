@@ -157,6 +157,7 @@ class Line:
         """Decides with tiers that are asked beside the loop (ADR 18); the next micro-batch waits, so that the order stays."""
         with self._journal.moving():
             outcome = await self._answered(steps)
+            await batch.heard()
         if batch.only_owned() is not batch:  # a rebalance waits for us longer than any tier may take: we stood still, somebody took over
             raise BusError("partitions were taken away while a slow tier was asked", "the worker starts again from the journal")
         return outcome

@@ -178,16 +178,16 @@ class _Sending:
 
 
 class Producer:
-    """Stands in for AIOKafkaProducer in one process: idempotent, one batch per partition on its way, in order."""
+    """Stands in for bus.producer.Producer in one process: idempotent, one batch per partition on its way, in order."""
 
     def __init__(self, broker: Broker, mind: Mind, failed: Callable[[], None]) -> None:
         """`failed` is called when something goes wrong that ends the worker."""
         self._broker, self._network, self._mind, self._failed = broker, broker.network, mind, failed
         self._sending: dict[Place, _Sending] = {}
 
-    async def send_batch(self, builder: Any, topic: str, *, partition: int) -> asyncio.Future[Appended]:
-        """Takes a batch; gives the future of its acknowledgement."""
-        return self.enqueue(builder, topic, partition)
+    async def know(self, topics: Sequence[str]) -> None:
+        """Asks the broker for the topics, which are all there."""
+        await self._network.ask(lambda: None)
 
     def enqueue(self, builder: Any, topic: str, partition: int) -> asyncio.Future[Appended]:
         """Takes a batch; gives the future of its acknowledgement."""
