@@ -23,6 +23,7 @@ from streamapp.core.lists import Listed, ListPlan, Lookup
 from streamapp.core.lists_table import ListTable
 from streamapp.core.normal import Normals
 from streamapp.core.outcome import Outcome
+from streamapp.core.predictions import Predictions
 from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
 from streamapp.core.rules import RuleHits, Rules
 from streamapp.core.shared import SharedPlan, SharedRead
@@ -56,6 +57,7 @@ class Serving:
     default_route: int
     sentences: Sentences
     numeric: npt.NDArray[np.intp]  #               feature columns that enter the models, in the cards' order
+    predictions: Predictions | None = None  #      where scores are used again
     explains: bool = True  #                       whether reasons are told; False where no output carries them
     lists: ListPlan | None = None  #               where lists are declared
     normals: Normals | None = None  #              of the entities, where the pipeline declares them
@@ -143,7 +145,15 @@ def deciding(
     undecided = (ruled < 0) & ~remembered.duplicate
     if listed is not None:
         undecided &= listed.by < 0
+    recalled = None
+    if serving.predictions is not None:
+        texts = None if serving.spec.ngrams is None else plan.column(serving.spec.ngrams.field)
+        users = plan.column(serving.spec.pipeline.key)
+        recalled = serving.predictions.recall(users, texts, features.values, undecided, now_ms)
+        undecided = recalled.left
     scores = yield from cascade.scoring(inputs, serving.tiers, undecided, hits.columns, clock, cheapest)
+    if serving.predictions is not None and recalled is not None:
+        serving.predictions.settle(recalled, scores, now_ms)
     lap("score")
     for use in scores.uses:
         stage_ms[f"tier:{use.name}"] = round(use.ms, 3)

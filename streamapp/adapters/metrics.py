@@ -56,6 +56,7 @@ DEFINITIONS: Mapping[str, Definition] = {
     "streamapp_feature_clipped_total": Definition("counter", "Feature values that were out of bounds and clipped.", ("feature",)),
     "streamapp_feature_age_seconds": Definition("gauge", "Age of the newest values of a feature set.", ("feature_set",)),
     "streamapp_profile_rows_total": Definition("counter", "Rows whose profile came from the process or had to be asked for.", ("source",)),
+    "streamapp_predictions_total": Definition("counter", "Rows whose score came from the prediction cache or the tiers.", ("source",)),
     "streamapp_misplaced_keys_total": Definition("counter", "Keys that lie where the default partitioner would not have put them."),
     "streamapp_labels_total": Definition("counter", "Records of the labels topic, by what became of them.", ("fate",)),
     "streamapp_labels_behind_records": Definition("gauge", "Records of the labels topic that this worker has not taken in yet."),

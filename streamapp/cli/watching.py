@@ -30,6 +30,7 @@ from streamapp.core.murmur2 import misplaced
 from streamapp.core.observe import WindowedObservations
 from streamapp.core.outcome import Outcome
 from streamapp.core.partials import Layout, Observations
+from streamapp.core.predictions import Predictions
 from streamapp.core.spec import PipelineSpec
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Watch:
         self._labels_counted: dict[str, int] = {}
         self.recovery: Recovery | None = None
         self.profiles: RedisProfiles | None = None
+        self._predictions: Predictions | None = None
         self.labels: LabelTopic | None = None
 
     def loads(self, what: str, share: float) -> None:
@@ -75,6 +77,7 @@ class Watch:
         self.layout = Layout.of(serving.features.names, serving.deciders, references)
         drift = self._spec.drift
         self._windows = WindowedObservations(self.layout, drift.window_s * 1000, part_n(drift.window_n, self._partitions))
+        self._predictions = serving.predictions
         self._release, self._deciders = serving.release, serving.deciders
         self.metrics.serves(serving.release)
 
@@ -113,6 +116,8 @@ class Watch:
         self.metrics.lag({source.partition: lag for source, lag in batches.lag(now_ms).items()})
         self.metrics.set("streamapp_in_flight_records", batches.acks.records_in_flight)
         self._look_at_profiles(now_ms)
+        for where, count in ({} if self._predictions is None else self._predictions.counted()).items():
+            self.metrics.count("streamapp_predictions_total", where, by=count)
         mine = {source.partition for source in batches.partitions()}
         for lost in self._mine - mine:
             self._close(self._windows.flush(lost))

@@ -33,6 +33,7 @@ from streamapp.core.language import Language, Words
 from streamapp.core.lists import ListPlan, Lookup
 from streamapp.core.normal import Normals
 from streamapp.core.outcome import Outcome
+from streamapp.core.predictions import Predictions
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
 from streamapp.core.ruling import vocabulary
@@ -41,6 +42,7 @@ from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
 from streamapp.core.tiers import Tier
 from streamapp.core.vectorise import Inputs, Ngrams, scale
+from streamapp.core.velocity import duration_ms
 from streamapp.core.windows_partition import PartitionState
 from streamapp.ports import Model
 
@@ -168,8 +170,14 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes,
         sentences=Sentences(said),
         normals=Normals(spec.reasons.normal, words.types) if spec.reasons.normal else None,
         costs=None if spec.costs is None else Costs(spec.costs),
+        predictions=_predictions(spec, versions.release),
         explains="reasons" in _verdict_fields(spec, features).values(),
     )
+
+
+def _predictions(spec: PipelineSpec, release: str) -> Predictions | None:
+    cache = spec.prediction_cache
+    return None if cache is None else Predictions(release, duration_ms(cache.ttl), cache.most)
 
 
 def inputs_of(serving: pipeline.Serving, card: Card, events: Sequence[Mapping[str, Any]]) -> Inputs:

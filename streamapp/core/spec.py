@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from streamapp.core.cache_spec import PredictionCacheSection, RiskCacheSection, check_caches
 from streamapp.core.costs import CostsSection, check_costs
 from streamapp.core.document import Mistakes, key_lines, nearest, read
 from streamapp.core.errors import ConfigError
@@ -212,6 +213,8 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     thresholds: ThresholdsSection = ThresholdsSection()
     costs: CostsSection | None = None
     reasons: ReasonsSection = ReasonsSection()
+    prediction_cache: PredictionCacheSection | None = None
+    risk_cache: RiskCacheSection | None = None
     drift: DriftSection = DriftSection()
     verdict: VerdictSection = VerdictSection()
     topics: TopicsSection = TopicsSection()
@@ -260,6 +263,7 @@ def parse_spec(document: Mapping[str, Any], source: str, text: str = "", more: C
         _check_features(spec, mistakes)
         _check_state(spec, fields, mistakes)
         _check_labels(spec, mistakes)
+        check_caches(spec, mistakes)
         if more is not None:
             more(spec, mistakes)
     mistakes.raise_if_any()
