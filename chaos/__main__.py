@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -59,6 +60,7 @@ def main(
     The exit code is 1 when a promise of docs/guarantees.md was broken; the logs of that round stay, and the command that repeats it is
     printed. The textbook kinds are there for comparison and break nothing.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the broker of this run ends with it
     chosen = _chosen(kinds, short)
     rounds = rounds or (1 if short else 20)
     seed = random.SystemRandom().randrange(1 << 30) if seed is None else seed
