@@ -48,10 +48,10 @@ class SnapshotPolicy:
 
 @dataclass(slots=True)
 class _Covered:
-    """A cut that waits for the deltas up to it; then where the log and the outputs were."""
+    """A cut that waits for the deltas up to it."""
 
     applied: int
-    at: asyncio.Future[tuple[int, int, tuple[int, ...]]]
+    there: asyncio.Future[None]
 
 
 @dataclass(slots=True)
@@ -279,8 +279,8 @@ class KafkaJournal:
         covered = kept.covered
         if covered is not None and kept.position > covered.applied:
             kept.covered = None
-            if not covered.at.done():
-                covered.at.set_result((kept.position, kept.log_next, tuple(kept.outputs)))
+            if not covered.there.done():
+                covered.there.set_result(None)
         policy = self._policy
         free = (kept.saving is None or kept.saving.done()) and self._kept.get(kept.partition) is kept
         if free and kept.rows and (kept.rows >= policy.rows or time.monotonic() - kept.since_s >= policy.seconds):
@@ -303,12 +303,14 @@ class KafkaJournal:
             try:
                 await self._whole.wait()
                 covered = self._cover(kept)
+                # What is cut ends here, wherever the delta ends that will cover it: one append may bring what was decided after the cut.
+                position, base, outputs = max(kept.position, kept.state.applied + 1), kept.log_next, tuple(kept.outputs)
                 copied = await asyncio.to_thread(kept.state.snapshot)
             finally:
                 self._open.set()
         cut: Cut = await asyncio.to_thread(codec.cut, copied)
         del copied
-        position, base, outputs = await covered
+        await covered
         head = Head(
             "snapshot", -1, position, kept.generation, self.partitions, kept.base, cut.high, outputs, releases=tuple(kept.releases.values())
         )
@@ -319,14 +321,14 @@ class KafkaJournal:
         if before > 0:
             await self._trim(kept.partition, before)
 
-    def _cover(self, kept: Kept) -> asyncio.Future[tuple[int, int, tuple[int, ...]]]:
-        """Gives (position, log offset behind it, outputs) of the delta that ends with what the state holds, once it is acknowledged."""
-        at: asyncio.Future[tuple[int, int, tuple[int, ...]]] = asyncio.get_running_loop().create_future()
+    def _cover(self, kept: Kept) -> asyncio.Future[None]:
+        """Ends when the delta with the last row that the state holds is acknowledged."""
+        there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if kept.position > kept.state.applied:
-            at.set_result((kept.position, kept.log_next, tuple(kept.outputs)))
+            there.set_result(None)
         else:
-            kept.covered = _Covered(kept.state.applied, at)
-        return at
+            kept.covered = _Covered(kept.state.applied, there)
+        return there
 
 
 def trimming(bootstrap: str, topics: Topics, client: Mapping[str, Any]) -> Trim:
