@@ -164,7 +164,7 @@ def deciding(
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
         (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
-        None if lookup is None else lookup.table.version, scores.labels, scores.uses,
+        None if lookup is None else lookup.version, scores.labels, scores.uses,
     )  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def explain(
     asked = np.flatnonzero((route != APPROVE) & ~remembered.duplicate)
     found: dict[int, list[Reason]] = {row: serving.rules.reasons(hits, row) for row in asked.tolist()}
     if listed is not None:
-        found = {row: listed.reasons(row) + hit for row, hit in found.items()}
+        found = {row: [listed.reasons[row], *hit] if row in listed.reasons else hit for row, hit in found.items()}
     normal = serving.normals.of(hits.columns, asked) if serving.normals and asked.size else NOTHING
     if normal:
         found = {row: beside_normal(told, normal, place) for place, (row, told) in enumerate(found.items())}

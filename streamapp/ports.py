@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.card import Calibration, Card
+from streamapp.core.cascade import Degraded
 from streamapp.core.events import Segment
 from streamapp.core.journal import Release
 from streamapp.core.labels import LabelRead
+from streamapp.core.lists_table import ListTable
 from streamapp.core.outcome import Outcome
 from streamapp.core.profiles import Part, ProfileRead
 from streamapp.core.shared import Asks, SharedEntries, SharedRead
@@ -85,6 +87,14 @@ class SharedWindows(Protocol):
 
     async def write(self, written: Mapping[str, SharedEntries]) -> None:
         """Takes what the rows of an acknowledged outcome wrote, by store; idempotent by event id."""
+        ...
+
+
+class KnownLists(Protocol):
+    """The worker's copy of what is on the lists; it moves between two micro-batches, never in one."""
+
+    def read(self) -> tuple[ListTable, Sequence[Degraded]]:
+        """Gives the copy, and what is wrong with it. Takes no time."""
         ...
 
 

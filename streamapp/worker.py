@@ -29,7 +29,7 @@ from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import SharedEntries, SharedPlan
 from streamapp.core.tiers import Answer, Question
-from streamapp.ports import Ask, Journal, KnownLabels, Profiles, Settled, SharedWindows
+from streamapp.ports import Ask, Journal, KnownLabels, KnownLists, Profiles, Settled, SharedWindows
 
 Prefetch = Callable[[Plan, pipeline.Serving], Awaitable[pipeline.Read]]
 #: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
@@ -82,6 +82,17 @@ def knowing(prefetch: Prefetch, labels: KnownLabels) -> Prefetch:
     async def both(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
         read, known = await prefetch(one, serving), labels.read()
         return replace(read, labels=known, degraded=(*read.degraded, *known.degraded))
+
+    return both
+
+
+def listing(prefetch: Prefetch, lists: KnownLists) -> Prefetch:
+    """Gives the prefetch that adds what is on the lists, as far as this worker knows when the micro-batch is decided."""
+
+    async def both(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
+        read = await prefetch(one, serving)
+        table, degraded = lists.read()
+        return replace(read, lists=table, degraded=(*read.degraded, *degraded))
 
     return both
 

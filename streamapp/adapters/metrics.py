@@ -60,6 +60,8 @@ DEFINITIONS: Mapping[str, Definition] = {
     "streamapp_misplaced_keys_total": Definition("counter", "Keys that lie where the default partitioner would not have put them."),
     "streamapp_labels_total": Definition("counter", "Records of the labels topic, by what became of them.", ("fate",)),
     "streamapp_labels_behind_records": Definition("gauge", "Records of the labels topic that this worker has not taken in yet."),
+    "streamapp_list_entries": Definition("gauge", "Entries of a list that this worker knows, expired ones included.", ("list",)),
+    "streamapp_lists_refused_records": Definition("gauge", "Records of the lists topic that were no entries and are passed over."),
     "streamapp_lag_records": Definition("gauge", "Records of an owned partition that are not settled yet.", ("partition",)),
     "streamapp_lag_seconds": Definition("gauge", "Age of the oldest record of an owned partition that is not settled yet.", ("partition",)),
     "streamapp_rebalances_total": Definition("counter", "Assignments received from the group."),

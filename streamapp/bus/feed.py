@@ -70,12 +70,17 @@ class Feeder:
 
 
 @asynccontextmanager
-async def feeder(bootstrap: str, topic: str, client: Mapping[str, Any] | None = None) -> AsyncIterator[Feeder]:
-    """Takes HOST:PORT, the topic and aiokafka client arguments; gives a connected Feeder. Raises BusError when no broker answers."""
+async def feeder(
+    bootstrap: str, topic: str, client: Mapping[str, Any] | None = None, *, in_one_order: bool = False
+) -> AsyncIterator[Feeder]:
+    """Takes HOST:PORT, the topic and aiokafka client arguments; gives a connected Feeder. Raises BusError when no broker answers.
+
+    `in_one_order` puts everything into the first partition, however many there are.
+    """
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, retry_backoff_ms=20, **(client or {}))
     try:
         await producer.start()
-        partitions = len(await producer.partitions_for(topic))
+        partitions = 1 if in_one_order else len(await producer.partitions_for(topic))
     except (KafkaError, OSError) as failed:
         await producer.stop()
         raise BusError(

@@ -32,17 +32,30 @@ class Follower:
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
 
-    async def poll(self, wait_ms: int) -> list[Record]:
-        """Gives what has come, waiting at most `wait_ms` for the first record. Raises BusError."""
+    async def poll(self, wait_ms: int, most: int | None = None) -> list[Record]:
+        """Gives what has come, `most` records of it, waiting at most `wait_ms` for the first record. Raises BusError."""
         try:
-            found = await self._consumer.getmany(timeout_ms=wait_ms)
+            found = await self._consumer.getmany(timeout_ms=wait_ms, max_records=most)
         except KafkaError as failed:
-            raise BusError(f"reading failed: {failed!r}", "check it with `streamapp doctor`") from failed
+            raise _unread(failed) from failed
         return [
             Record(message.topic, message.partition, message.offset, message.timestamp, message.key, message.value, dict(message.headers))
             for messages in found.values()
             for message in messages
         ]
+
+    async def left(self) -> int:
+        """Gives how many offsets there are before the topics' ends as they are now; -1 where the broker knows no such topic."""
+        assigned = self._consumer.assignment()
+        try:
+            ends = await self._consumer.end_offsets(assigned) if assigned else {}
+            return sum([max(0, end - await self._consumer.position(place)) for place, end in ends.items()]) if assigned else -1
+        except KafkaError as failed:
+            raise _unread(failed) from failed
+
+
+def _unread(failed: KafkaError) -> BusError:
+    return BusError(f"reading failed: {failed!r}", "check it with `streamapp doctor`")
 
 
 @asynccontextmanager

@@ -50,6 +50,12 @@ DECLARED: Mapping[str, Declared] = {
     # Partials of all workers are merged by one reader, in order.
     "monitoring": Declared("monitoring.v1", 1, _kept(30)),
     # Read whole by every worker: one partition for one order, compacted so that the last word on each key stays.
+    # As control; what was replaced or taken away stays for a week, so that the lists of any moment of it can be put together again.
+    "lists": Declared(
+        "lists.v1",
+        1,
+        {"cleanup.policy": "compact", "delete.retention.ms": str(7 * DAY_MS), "min.compaction.lag.ms": str(7 * DAY_MS)},
+    ),
     "control": Declared("control.v1", 1, {"cleanup.policy": "compact", "delete.retention.ms": str(7 * DAY_MS)}),
 }
 #: Settings that change what the system promises; any other difference is the operator's choice and only reported.
@@ -76,7 +82,7 @@ class Topics:
         self.block, self.decisions, self.dead_letters = self._name("block"), self._name("decisions"), self._name("dead_letters")
         self.late, self.labels = self._name("late"), self._name("labels")
         self.monitoring, self.control = self._name("monitoring"), self._name("control")
-        self.state = self._name("state")
+        self.state, self.lists = self._name("state"), self._name("lists")
 
     def outputs(self) -> tuple[str, ...]:
         """Gives the topics that answer events, in the order in which the journal notes their offsets: new ones go to the end."""

@@ -30,6 +30,7 @@ THEMES: Mapping[str, Mapping[str, str]] = {
         "generate": "Write generated events as JSON lines.",
         "produce": "Send events from JSON lines to the events topic.",
         "consume": "Read verdicts as they come.",
+        "lists": "Add, remove, show and import who or what is denied or allowed.",
         "profiles": "Load, refresh and show the user features that workers read.",
         "score": "Decide events from JSON lines without a broker.",
         "trace": "Show how one event is decided, stage by stage.",

@@ -26,6 +26,7 @@ from streamapp.bus.emit import Delivery
 from streamapp.bus.journal import KafkaJournal, SnapshotPolicy, trimming
 from streamapp.bus.journal import warm_up as warm_up_journal
 from streamapp.bus.labels import LabelLetters, LabelTopic
+from streamapp.bus.lists import ListTopic
 from streamapp.bus.producer import producing
 from streamapp.bus.recovery import Group, Recovery
 from streamapp.bus.security import client_arguments
@@ -42,7 +43,7 @@ from streamapp.core.observe import warm_up
 from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.windows import warm_up as warm_up_windows
-from streamapp.worker import Line, Reached, attach, knowing, nothing_happens, reading
+from streamapp.worker import Line, Reached, attach, knowing, listing, nothing_happens, reading
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,11 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
             labels = LabelTopic(serving.labels, topics.labels, settings.bootstrap, client, since_ms=_labels_since_ms(spec, serving.labels))
             prefetch = knowing(prefetch, labels)
             watch.labels = labels
+        lists = None
+        if serving.lists is not None:
+            lists = ListTopic(serving.lists, topics.lists, settings.bootstrap, client)
+            prefetch = listing(prefetch, lists)
+            watch.lists = lists
         line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point(), Aside().ask)
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
@@ -99,6 +105,9 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
                 await labels.load(watch.loads)
                 letters = LabelLetters(serving.labels, topics, producer, settings.bootstrap, f"{app.conf.id}.labels", client)
                 following = [asyncio.create_task(_for_ever(app, work)) for work in (labels.run(), letters.run())]
+            if lists is not None:
+                await lists.load(watch.loads)
+                following.append(asyncio.create_task(_for_ever(app, lists.run())))
             with _signals(stop, lambda: swaps.add(asyncio.create_task(swap_models(line, watch, settings, spec)))):
                 await run(app, stop)
             beating.cancel()
@@ -106,8 +115,9 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
             await watch.finish()
-        if labels is not None:
-            await labels.close()
+        for topic in (labels, lists):
+            if topic is not None:
+                await topic.close()
         await shared.close()
         if profiles is not None:
             await profiles.close()

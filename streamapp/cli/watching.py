@@ -17,6 +17,7 @@ from streamapp.bus.app import StreamApp
 from streamapp.bus.emit import Delivery
 from streamapp.bus.follow import Record, follower
 from streamapp.bus.labels import LabelTopic
+from streamapp.bus.lists import ListTopic
 from streamapp.bus.recovery import Recovery
 from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import Topics
@@ -64,6 +65,7 @@ class Watch:
         self.profiles: RedisProfiles | None = None
         self._predictions: Predictions | None = None
         self.labels: LabelTopic | None = None
+        self.lists: ListTopic | None = None
 
     def loads(self, what: str, share: float) -> None:
         """Notes how far something is loaded; the worker is not ready before all of it is."""
@@ -126,6 +128,7 @@ class Watch:
         self.health.draining = batches.draining
         self.health.holds(batches.acks.records_in_flight)
         self._look_at_labels()
+        self._look_at_lists()
         self.metrics.set("streamapp_ready", float(not self.health.unready()))
         if batches.generation not in (self._generation, -1):
             self._generation = batches.generation
@@ -139,6 +142,13 @@ class Watch:
             self.metrics.set("streamapp_feature_age_seconds", (now_ms - profiles.loaded_ms) / 1000, "profile")
         for where, count in profiles.counted().items():
             self.metrics.count("streamapp_profile_rows_total", where, by=count)
+
+    def _look_at_lists(self) -> None:
+        if self.lists is None:
+            return
+        for name, count in self.lists.table.by_list().items():
+            self.metrics.set("streamapp_list_entries", count, name)
+        self.metrics.set("streamapp_lists_refused_records", self.lists.refused)
 
     def _look_at_labels(self) -> None:
         if self.labels is None:

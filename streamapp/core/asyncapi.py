@@ -19,7 +19,8 @@ CHANNELS: dict[str, tuple[str, bool, str | None, str]] = {
     "late": ("late.v1", True, "event.v1.json", "Copies of events that came too late to change a window"),
     "labels": ("labels.v1", False, None, "What turned out to be true"),
     "monitoring": ("monitoring.v1", True, None, "Drift, data quality and score health per window"),
-    "control": ("control.v1", False, None, "Releases and lists"),
+    "lists": ("lists.v1", False, None, "Who or what is denied or allowed, one record per entry; written by `streamapp lists`"),
+    "control": ("control.v1", False, None, "Releases"),
 }
 
 

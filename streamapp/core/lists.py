@@ -30,30 +30,20 @@ SENTENCE = "is on the list {list} ({match} entry, kept by {owner})"
 
 @dataclass(slots=True, frozen=True)
 class Listed:
-    """What lists decide of n rows: the place among the deciding lists [n], -1 where none does; the entry's slot and the field, too."""
+    """What lists decide of n rows: the place among the deciding lists [n], -1 where none does; and per denied row why.
 
-    plan: ListPlan
-    table: ListTable
+    It looks nothing up any more: while a slow tier is asked, the lists may move on.
+    """
+
     by: npt.NDArray[np.int8]
-    slot: Int64
-    field: npt.NDArray[np.int8]
+    routes: npt.NDArray[np.int8]  #  by place
+    reasons: Mapping[int, Reason]
 
     def put(self, route: npt.NDArray[np.int8], decided_by: npt.NDArray[np.int8], first: int) -> None:
         """Writes what the lists decide over what rules and models said [n], in place; `first` is where the lists' deciders begin."""
         mine = self.by >= 0
-        route[mine] = self.plan.routes[self.by[mine]]
+        route[mine] = self.routes[self.by[mine]]
         decided_by[mine] = self.by[mine] + first
-
-    def reasons(self, row: int) -> list[Reason]:
-        """Gives why a row is denied: list, way of comparing and owner, never the entry itself; nothing for the others."""
-        if self.by[row] < 0 or self.plan.routes[self.by[row]] == APPROVE:
-            return []
-        name = self.plan.deciding[self.by[row]]
-        spec = self.plan.lists[name]
-        match, owner = self.table.entry_words(int(self.slot[row]))
-        field = spec.fields[self.field[row]]
-        words = {"list": name, "match": match, "owner": owner or self.plan.owner or "nobody"}
-        return [Reason(f"{REASON}{name}", (spec.text or f"{field} {SENTENCE}").format_map(words), field)]
 
 
 class ListPlan:
@@ -86,21 +76,29 @@ class ListPlan:
 
     def decide(self, lookup: Lookup) -> Listed:
         """Gives which list decides which row. Law: a row's answer depends on that row and the table only."""
-        n = lookup.n
-        listed = Listed(self, lookup.table, np.full(n, -1, np.int8), np.full(n, -1, np.int64), np.full(n, -1, np.int8))
+        by = np.full(lookup.n, -1, np.int8)
+        reasons: dict[int, Reason] = {}
         for place, name in enumerate(self.deciding):
-            for at, field in enumerate(self.lists[name].fields):
+            for field in self.lists[name].fields:
                 slots = lookup.slots(name, field)
-                new = (slots >= 0) & (listed.by < 0)
-                listed.by[new], listed.slot[new], listed.field[new] = place, slots[new], at
-        return listed
+                new = (slots >= 0) & (by < 0)
+                by[new] = place
+                if self.routes[place] != APPROVE:
+                    reasons |= {row: self._reason(name, field, lookup.table, int(slots[row])) for row in np.flatnonzero(new).tolist()}
+        return Listed(by, self.routes, reasons)
+
+    def _reason(self, name: str, field: str, table: ListTable, slot: int) -> Reason:
+        """Tells list, way of comparing and owner, never the entry itself."""
+        match, owner = table.entry_words(slot)
+        words = {"list": name, "match": match, "owner": owner or self.owner or "nobody"}
+        return Reason(f"{REASON}{name}", (self.lists[name].text or f"{field} {SENTENCE}").format_map(words), field)
 
 
 class Lookup:
     """The questions of one micro-batch to the table; every column is read and hashed once, however many lists look at it."""
 
     def __init__(self, plan: Plan, table: ListTable) -> None:
-        self.n, self.table = len(plan), table
+        self.n, self.table, self.version = len(plan), table, table.version
         self._plan = plan
         self._forms: dict[tuple[str, int], tuple[Bytes, Int64]] = {}
         self._hashes: dict[tuple[str, int], Int64] = {}

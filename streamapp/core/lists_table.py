@@ -97,6 +97,10 @@ class ListTable:
         """Gives how an entry was compared, and who keeps it."""
         return MATCHES[self._match[slot]], self._owner[slot]
 
+    def by_list(self) -> Mapping[str, int]:
+        """Gives how many entries each list has, those that have expired included."""
+        return dict(zip(self.lists, self.count.sum(axis=1).tolist(), strict=True))
+
     def index(self, name: str) -> int:
         """Gives the place of a list among those declared."""
         return self._place[name]

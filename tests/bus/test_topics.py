@@ -29,6 +29,7 @@ def test_names_are_the_contract() -> None:
         "labels": "messages.labels.v1",
         "monitoring": "messages.monitoring.v1",
         "state": "messages.state.v1",
+        "lists": "messages.lists.v1",
         "control": "messages.control.v1",
     }
     assert next(iter(topics.names())) == topics.events
