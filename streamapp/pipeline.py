@@ -30,6 +30,7 @@ from streamapp.core.shared import SharedPlan, SharedRead
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
 from streamapp.core.vectorise import Inputs, Ngrams, scale
+from streamapp.core.velocity import VelocityFeature
 from streamapp.core.windows_partition import PartitionState
 
 #: `decided_by`: rules, then the tiers by name, then the default, then the lists that decide.
@@ -67,6 +68,11 @@ class Serving:
     def waits(self) -> bool:
         """Whether a tier is asked beside the event loop."""
         return any(tier.time_ms is not None for tier in self.tiers)
+
+    @property
+    def windows(self) -> tuple[VelocityFeature, ...]:
+        """The features of all windows, in the order of their columns: local, shared, of labels."""
+        return (*self.state.features, *self.shared.features, *self.labels.features)
 
     @property
     def models(self) -> tuple[cascade.Scorer, ...]:

@@ -11,6 +11,7 @@ import click
 from streamapp.cli.progress import Progress
 from streamapp.control.generate import DEFAULT_START_MS, Generated, Mix, messages
 from streamapp.control.payments import PaymentMix, payments
+from streamapp.control.payments_labels import payment_labels
 from streamapp.core.errors import ConfigError
 
 DEFAULT, PAYMENTS = Mix(), PaymentMix()
@@ -25,7 +26,7 @@ Examples:
   streamapp generate --events 1000 > events.jsonl
   streamapp generate --events 5000 --garbage 0 --no-drift | streamapp score --pipeline messages -
   streamapp generate --events 50000 --seed 3 -o events.jsonl
-  streamapp generate --pipeline payments --events 1000000 -o paid.jsonl""",
+  streamapp generate --pipeline payments --events 1000000 -o paid.jsonl --labels told.jsonl""",
 )
 @click.option(
     "--pipeline", type=click.Choice(["messages", "payments"]), default="messages", show_default=True, help="Which pipeline's events."
@@ -49,6 +50,7 @@ Examples:
     "--start-ms", type=int, default=DEFAULT_START_MS, help="Event time of the first event, epoch ms.  [default: 2026-01-01T00:00:00Z]"
 )
 @click.option("--output", "-o", type=click.File("wb"), default="-", help="A file instead of stdout.")
+@click.option("--labels", type=click.File("wb"), help="payments: a file for what turns out to be true, in the order it is told.")
 def command(
     pipeline: str,
     events: int,
@@ -60,6 +62,7 @@ def command(
     events_per_s: float,
     start_ms: int,
     output: IO[bytes],
+    labels: IO[bytes] | None,
 ) -> None:
     """Write generated events of a pipeline as JSON lines.
 
@@ -70,8 +73,13 @@ def command(
     records: Iterator[Generated]
     if pipeline == "payments":
         _refuse_given(MESSAGES_ONLY)
-        records = payments(events, PaymentMix(seed=seed, customers=users, terminals=2 * users, start_ms=start_ms))
+        paid = PaymentMix(seed=seed, customers=users, terminals=2 * users, start_ms=start_ms)
+        records = payments(events, paid)
+        if labels is not None:
+            labels.writelines((told.label.value or b"") + b"\n" for told in payment_labels(events, paid))
     else:
+        if labels is not None:
+            raise ConfigError("--labels says nothing about messages", "leave it out, or generate payments")
         drift_at = 0.5 if drift else None
         mix = Mix(seed=seed, users=users, spam=spam, garbage=garbage, drift_at=drift_at, events_per_s=events_per_s, start_ms=start_ms)
         records = messages(events, mix)

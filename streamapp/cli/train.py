@@ -30,11 +30,15 @@ Examples:
   streamapp train messages --data labelled.jsonl
   streamapp train messages --data january.jsonl february.jsonl.gz --split time
   streamapp train messages --data labelled.jsonl --precision 0.97 --models /srv/models
-  streamapp generate --pipeline payments -n 1000000 -o paid.jsonl && streamapp train payments --data paid.jsonl""",
+  streamapp generate --pipeline payments -n 1000000 -o paid.jsonl --labels told.jsonl
+  streamapp train payments --data paid.jsonl --told told.jsonl""",
 )
 @click.argument("pipeline", metavar="NAME|FILE")
 @click.argument("more", type=_FILE, nargs=-1, metavar="")
 @click.option("--data", type=_FILE, required=True, multiple=True, metavar="FILE…", help="Labelled events as JSON lines, plain or .gz.")
+@click.option(
+    "--told", type=_FILE, multiple=True, metavar="FILE", help="Labels as on the labels topic, for windows that labels move; repeatable."
+)
 @settings("models")
 @click.option("--label", default="label", show_default=True, help="Field that holds the label.")
 @click.option("--positive", default=None, help="The label that is to be found.  [default: spam; fraud where events have no text]")
@@ -61,9 +65,9 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
     """Train a pipeline's model from labelled events and write MODELS/<name>/<version>/.
 
     Splits with duplicates removed, fits (a linear model on hashed n-grams and numbers; boosted trees on numbers and windows, for which
-    the files are read in order), calibrates, finds the cuts that keep the promises, judges the result on rows it has not seen, proves
-    the file equal to Python, and writes weights and card; no text is kept. A version is never written twice. Needs the `train` extra:
-    pip install 'streamapp[train]'.
+    the files are read in order, and labels of --told when they were told), calibrates, finds the cuts that keep the promises, judges the
+    result on rows it has not seen, proves the file equal to Python, and writes weights and card; no text is kept. A version is never
+    written twice. Needs the `train` extra: pip install 'streamapp[train]'.
     """
     from streamapp.config import load_pipeline
 
@@ -88,6 +92,8 @@ def _train_linear(
     from streamapp.control.train import train
 
     promises = {"precision": wanted["precision"], "miss_rate": wanted["miss_rate"]}
+    if wanted["told"]:
+        raise ConfigError("a linear model reads no windows that labels move", "leave out --told")
     recipe = Recipe(seed=wanted["seed"], **{name: value for name, value in promises.items() if value is not None})
     named = _named(wanted)
     return train(spec, files, models, load_model=load_model, split=wanted["split"], recipe=recipe, progress=progress, **named)
@@ -107,7 +113,8 @@ def _train_trees(
     if wanted["miss_rate"] is not None:
         raise ConfigError("what trees approve goes by cost: below the cut a miss is cheaper than a look", "leave out --miss-rate")
     recipe = BoostRecipe(seed=wanted["seed"], precision=wanted["precision"])
-    return train_trees(spec, files, models, load_model=load_model, recipe=recipe, progress=progress, **_named(wanted))
+    told = wanted["told"]
+    return train_trees(spec, files, models, load_model=load_model, recipe=recipe, progress=progress, told_files=told, **_named(wanted))
 
 
 def _named(wanted: dict[str, Any]) -> dict[str, Any]:

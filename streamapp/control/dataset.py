@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,14 @@ def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> F
     rules = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
     count: Float64 = rules.hit.sum(axis=1).astype(np.float64)
     return count
+
+
+def batches(path: Path, rows: int = 4096) -> Iterator[list[bytes]]:
+    """Gives the lines of a file (.gz too) that are not blank, at most `rows` at once."""
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        lines = (line for line in file if line.strip())
+        while batch := list(islice(lines, rows)):
+            yield batch
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp import pipeline
-from streamapp.control.dataset import is_positive
+from streamapp.control.dataset import batches, is_positive
 from streamapp.control.release import measured
+from streamapp.control.told import ToldLabels
 from streamapp.core.errors import ConfigError
 from streamapp.core.events import Plan, Segment
 from streamapp.core.features import FeatureSet
+from streamapp.core.labels import LabelState
+from streamapp.core.state import Remembered
 from streamapp.core.times import epoch_ms
 from streamapp.core.windows_partition import PartitionState
-
-BATCH_ROWS = 4096
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,18 +46,26 @@ class History:
 
 
 def read_history(
-    files: Sequence[Path], serving: pipeline.Serving, label_field: str, positive_label: str, cold_ms: int | None = None
+    files: Sequence[Path],
+    serving: pipeline.Serving,
+    label_field: str,
+    positive_label: str,
+    cold_ms: int | None = None,
+    told_files: Sequence[Path] = (),
 ) -> History:
     """Reads JSON lines (.gz too), one partition's worth, in the order in which they would have come.
 
     Events without label move the windows and are left out afterwards; so are copies and rejects, which move nothing. With `cold_ms`
     each event is also seen by a state that forgets everything so often: a worker's first days look like that.
+    Label windows know the labels of `told_files` from when they were told on; without such files the label of each event itself, from
+    the window's delay on.
     Raises ConfigError for a line that is not a JSON object, for an event without a time and for data in which a class is missing.
     """
-    reader = _Reader(serving, label_field, positive_label, cold_ms)
+    reader = _Reader(serving, label_field, positive_label, cold_ms, told_files)
     for path in files:
-        rows = sum(reader.read(lines, path) for lines in _batches(path))
+        rows = sum(reader.read(lines, path) for lines in batches(path))
         reader.files.append({"name": path.name, "sha256": _sha256(path), "rows": rows})
+    reader.files += [{"name": path.name, "sha256": _sha256(path), "labels": True} for path in told_files]
     return reader.history()
 
 
@@ -74,25 +82,28 @@ class _Track:
         """Begins anew with an empty state; what was measured stays."""
         self.states, self._shared = [self._serving.state.new()], self._serving.shared.new()
 
-    def move(self, segment: Segment) -> tuple[Plan, FeatureSet, npt.NDArray[np.bool_]]:
-        """Gives the plan of the segment, its features and which rows are copies."""
-        plan = pipeline.plan([segment], self._serving)
-        features, _, remembered = measured(plan, self.states, self._shared, self._serving)
-        return plan, features, remembered.duplicate
+    def move(self, plan: Plan, labels: LabelState) -> tuple[FeatureSet, Remembered]:
+        """Moves past the plan; gives its features and what the state said of its rows."""
+        features, _, remembered = measured(plan, self.states, self._shared, self._serving, labels)
+        return features, remembered
 
 
 class _Reader:
     """One pass over the files; the states go with it."""
 
-    def __init__(self, serving: pipeline.Serving, label_field: str, positive_label: str, cold_ms: int | None) -> None:
+    def __init__(self, serving: pipeline.Serving, label_field: str, positive_label: str, cold_ms: int | None, told: Sequence[Path]) -> None:
         key = serving.spec.pipeline.key
+        if told and not serving.labels.stores:
+            raise ConfigError("the pipeline has no window that labels move", 'leave the labels out, or declare one with fed_by = "labels"')
+        self._labels = serving.labels.new()  # a worker reads what is known before it decides: no cold track forgets it
+        self._told = ToldLabels(serving.labels, told) if told else None
         self._serving, self._positive_label, self._cold_ms = serving, positive_label, cold_ms
         wanted = [("label", Any, None), ("event_time", Any, None), ("key", Any, None)]
         beside: Any = msgspec.defstruct("Beside", wanted, rename={"label": label_field, "key": key}, gc=False)
         self._beside: Callable[[bytes], Any] = msgspec.json.Decoder(beside).decode
         self._warm, self._cold = _Track(serving), _Track(serving)
         self._row, self._forget_at = 0, 0
-        self._left_out: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter() if self._told is None else self._told.left_out.copy()
         self.files: list[dict[str, Any]] = []
 
     def read(self, lines: list[bytes], path: Path) -> int:
@@ -104,25 +115,37 @@ class _Reader:
         n = len(lines)
         times = _times([one.event_time for one in beside], path)
         keys = [None if one.key is None else str(one.key).encode() for one in beside]
+        edges = [0, *(() if self._told is None else self._told.cuts(times)), n]
+        for low, high in pairwise(edges):
+            part = slice(low, high)
+            self._move(lines[part], times[part], keys[part], [one.label for one in beside[part]])
+        return n
+
+    def _move(self, lines: list[bytes], times: npt.NDArray[np.int64], keys: list[bytes | None], given: list[Any]) -> None:
+        n = len(lines)
         offsets = np.arange(self._row, self._row + n, dtype=np.int64)
         self._row += n
         # Received when it happened: how late a record came is known to nobody any more, and nothing may count as from the future.
-        segment = Segment("training", 0, 0, offsets, times, keys, lines, [()] * n)
-        plan, features, copy = self._warm.move(segment)
+        plan = pipeline.plan([Segment("training", 0, 0, offsets, times, keys, lines, [()] * n)], self._serving)
         self._left_out.update(f"rejected: {reject.code.value}" for reject in plan.rejects)
-        labels = [beside[row].label for row in plan.index.tolist()]
+        labels = [given[row] for row in plan.index.tolist()]
         labelled = np.array([label is not None for label in labels], np.bool_)
+        truth = np.array([label is not None and is_positive(label, self._positive_label) for label in labels], np.bool_)
+        if self._told is not None:
+            self._told.into(self._labels, int(times[0]), int(times.max()))
+        elif self._serving.labels.stores:
+            self._labels.take(self._serving.labels.known_of(plan, labelled, truth))
+        features, remembered = self._warm.move(plan, self._labels)
+        copy = remembered.duplicate
         self._left_out.update({"unlabelled": int((~labelled).sum()), "duplicate": int((labelled & copy).sum())})
         kept = np.flatnonzero(labelled & ~copy)
-        positive = np.array([is_positive(labels[row], self._positive_label) for row in kept.tolist()], np.bool_)
-        self._keep(self._warm, plan, features, kept, positive)
+        self._keep(self._warm, plan, features, kept, truth[kept])
         if self._cold_ms is not None:
             if times[0] >= self._forget_at:
                 self._cold.forget()
                 self._forget_at = int(times[0]) + self._cold_ms
-            plan, features, _ = self._cold.move(segment)
-            self._keep(self._cold, plan, features, kept, positive)
-        return n
+            features, _ = self._cold.move(plan, self._labels)
+            self._keep(self._cold, plan, features, kept, truth[kept])
 
     def _keep(self, track: _Track, plan: Plan, features: FeatureSet, kept: npt.NDArray[np.intp], positive: npt.NDArray[np.bool_]) -> None:
         hits = _rule_hits(features, plan, self._serving)
@@ -161,13 +184,6 @@ def _times(given: list[Any], path: Path) -> npt.NDArray[np.int64]:
     if any(time is None for time in given):
         raise ConfigError(f"{path}: an event names no event_time", "windows are windows of time; add it to every event")
     return np.array([int(time) if isinstance(time, (int, float)) else max(0, at) for time, at in zip(given, parsed.tolist(), strict=True)])
-
-
-def _batches(path: Path) -> Iterator[list[bytes]]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        lines = (line for line in file if line.strip())
-        while batch := list(islice(lines, BATCH_ROWS)):
-            yield batch
 
 
 def _sha256(path: Path) -> str:

@@ -80,6 +80,11 @@ def payments(count: int, mix: PaymentMix) -> Iterator[Generated]:
     return islice(_records(mix), count)
 
 
+def event_name(mix: PaymentMix, number: int) -> str:
+    """Gives the event_id of the payment of this number in the stream."""
+    return f"p{mix.seed}-{number:09d}"
+
+
 def _records(mix: PaymentMix) -> Iterator[Generated]:
     world = world_of(mix.seed, mix.customers, mix.terminals)
     number = 0

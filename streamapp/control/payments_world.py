@@ -18,7 +18,7 @@ CATEGORIES = ("grocery", "fuel", "restaurant", "travel", "electronics", "fashion
 TERMINALS_PER_PLACE = 40
 CARRIER_ADDRESSES, THIEF_ADDRESSES = 200, 50
 #: Tags of the seeded sources, so that a day's payments and a day's crimes are drawn apart.
-_WORLD, _DAY, _COMPROMISED, _STOLEN = range(4)
+_WORLD, _DAY, _COMPROMISED, _STOLEN, _LABELS = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,10 @@ class World:
     def day_source(self, day: int) -> np.random.Generator:
         """Gives the seeded source of one day's payments."""
         return np.random.default_rng([self.seed, _DAY, day])
+
+    def label_source(self, day: int) -> np.random.Generator:
+        """Gives the seeded source of what is found out about one day's payments."""
+        return np.random.default_rng([self.seed, _LABELS, day])
 
     def compromised_on(self, day: int, share: float) -> Ints:
         """Gives the terminals that thieves take over on this day; `share` of all on average."""

@@ -49,6 +49,7 @@ def train_trees(
     load_model: LoadModel,
     label_field: str = "label",
     positive_label: str = "fraud",
+    told_files: Sequence[Path] = (),
     version: str | None = None,
     recipe: BoostRecipe | None = None,
     created_by: str = "streamapp train",
@@ -56,7 +57,8 @@ def train_trees(
 ) -> TrainingReport:
     """Trains boosted trees for the first tier of `spec` and writes `models/<name>/<version>/`, the next free number by default.
 
-    The files are read in order, as one partition; the split goes by time. Each event counts twice: with its whole past, and with the few
+    The files are read in order, as one partition; the split goes by time. Labels of `told_files` move
+    label windows from when they were told on. Each event counts twice: with its whole past, and with the few
     days of it that a worker knows which has just begun; and for some, the store of shared windows does not answer. A model that never saw
     either would not keep its promise where they happen.
     Raises ConfigError for data that cannot train, and ModelRejected for a version that exists or a file that is not equal to Python.
@@ -65,7 +67,7 @@ def train_trees(
     serving = assemble(spec, {}, b"training")
     name, directory = version_directory(spec, models, version)
     progress("read", 0.0)
-    history = read_history(files, serving, label_field, positive_label, recipe.cold_ms)
+    history = read_history(files, serving, label_field, positive_label, recipe.cold_ms, told_files)
     progress("read", 1.0)
     parts = _split(history, recipe)
     values, names = history.of(spec.vector.numeric), tuple(spec.vector.numeric)
@@ -160,7 +162,7 @@ def _split(history: History, recipe: BoostRecipe) -> Split:
 
 def _usual(history: History, serving: pipeline.Serving, parts: Split) -> npt.NDArray[np.int64]:
     """Gives the training rows whose windows are full, as later ones will be: from the longest window on, at most the later half."""
-    longest = max((one.window_ms + one.delay_ms for one in (*serving.state.features, *serving.shared.features)), default=0)
+    longest = max((one.window_ms + one.delay_ms for one in serving.windows), default=0)
     first, last = int(history.time_ms[parts.train].min()), int(history.time_ms[parts.train].max())
     full = history.time_ms[parts.train] >= first + min(longest, (last - first) // 2)
     return parts.train[full & ~history.cold[parts.train]]

@@ -81,10 +81,11 @@ class LabelState:
         self.expired += changes.expired
         k = len(changes.entries)
         time, values = changes.entries[:, 0].copy(), changes.entries[:, 1:].copy()
+        # The mark of a label is its own time: it is never late. Events that were not asked for yet may still need what is old by it.
+        high = np.minimum(time, self.high)
         for place, store in enumerate(self.stores.values()):
             names = np.ascontiguousarray(changes.who[:, place])
-            # Its own time is its mark: a label is never late, and frees nothing that a lagging partition may still ask for.
-            store.apply(names, time, time, values, np.empty((k, 0), np.int64), np.full(k, WRITE, np.int8))
+            store.apply(names, time, high, values, np.empty((k, 0), np.int64), np.full(k, WRITE, np.int8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,7 @@ class LabelPlan:
         said[:, 0], said[:, 1] = plan.event_time, told
         said[:, 2] = [self._values[label] for label in plan.column("label")]
         said[:, 3] = units(np.array(plan.column("weight"), np.float64), WEIGHT_DECIMALS)
-        ids = hash_names([f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)])
-        found = Labels(ids, said, self._who(plan), rejects)
+        found = Labels(_ids(plan), said, self._who(plan), rejects)
         if not wrong:
             return found
         good = np.ones(n, np.bool_)
@@ -156,12 +156,12 @@ class LabelPlan:
         chosen = found.where(good)
         return Labels(chosen.ids, chosen.said, chosen.who, rejects)
 
-    def known_of(self, plan: Plan, ids: Int64, rows: Int64, positive: Bool) -> Labels:
-        """Takes events, the hashes of their ids [n, 2], and for some of their rows [k] what is true; gives labels that came with them."""
-        said = np.empty((len(rows), 4), np.int64)
-        said[:, 0] = said[:, 1] = plan.event_time[rows]
+    def known_of(self, plan: Plan, labelled: Bool, positive: Bool) -> Labels:
+        """Takes events, which of them have a label [n] and where it is positive [n]; gives labels that came with the events."""
+        said = np.empty((len(plan), 4), np.int64)
+        said[:, 0] = said[:, 1] = plan.event_time
         said[:, 2], said[:, 3] = positive, 10**WEIGHT_DECIMALS
-        return Labels(ids[rows], said, self._who(plan)[rows])
+        return Labels(_ids(plan), said, self._who(plan)).where(labelled)
 
     def answer(self, plan: Plan, remembered: Remembered, read: LabelRead | None, shared: SharedRead | None) -> Labelled:
         """Takes a plan, what its partitions' states gave, and the worker's copy; None: nothing is known, all is missing.
@@ -222,6 +222,10 @@ def label_spec(spec: PipelineSpec, entities: Sequence[str]) -> PipelineSpec:
     )
     event = EventSection(max_bytes=spec.event.max_bytes, time_field=spec.event.time_field, time_unit=spec.event.time_unit, fields=fields)
     return PipelineSpec(pipeline=about, event=event)
+
+
+def _ids(plan: Plan) -> Int64:
+    return hash_names([f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)])
 
 
 def _hashed(plan: Plan, entity: str) -> Int64:

@@ -65,7 +65,7 @@ def one_terminal_each(labels: list[Said]) -> list[Said]:
     return [Said(one.event, one.time, one.told, one.word, one.weight, "tu"[(one.told + one.time) % 2]) for one in labels]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(labels=st.lists(said, max_size=40).map(one_terminal_each), data=st.data())
 def test_windows_hold_the_last_words_however_they_came(labels: list[Said], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(labels))))
