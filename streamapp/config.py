@@ -125,6 +125,11 @@ class Settings:
     language: str = _setting("", str, "language of reasons, a name below languages/ or a .toml file; empty: the pipeline file's own")
     partitions: int = _setting(4, _whole(1, 10_000), "partitions of the topics that `topics create` makes")
     replicas: int = _setting(0, _whole(0, 15), "copies of each partition; 0: three, or as many as there are brokers")
+    delivery: str = _setting(
+        "at_least_once", _one_of("at_least_once", "exactly_once"),
+        "what a verdict is worth: exactly_once puts it into a Kafka transaction with its state; one kind for all workers of a group",
+    )  # fmt: skip
+    transaction_ms: int = _setting(50, _whole(0, 10_000), "exactly once: how long events gather before their transaction commits", "ms")
     batch_max: int = _setting(2048, _whole(1, 65_536), "events in one micro-batch at most", "records")
     batch_wait_ms: int = _setting(4, _whole(0, 1000), "wait for more events while traffic is thin; a lonely event never waits", "ms")
     fetch_wait_ms: int = _setting(50, _whole(1, 10_000), "long poll of an idle partition; its answer comes with the first event", "ms")

@@ -70,10 +70,11 @@ class Journal(Protocol):
         """Gives the state of each segment's partition, loaded; raises InvariantBroken for a partition that is not."""
         ...
 
-    async def append(self, settled: Sequence[Settled]) -> None:
+    async def append(self, settled: Sequence[Settled]) -> Awaitable[None] | None:
         """Writes the steps of the oldest micro-batches, one record for each of their segments, and waits for the acknowledgement.
 
-        Raises BusError. Law: each call of `states` is followed by one `Settled`, in that order.
+        Gives None where the acknowledgement counts, else what to wait for until the transaction around it does. Raises BusError.
+        Law: each call of `states` is followed by one `Settled`, in that order.
         """
         ...
 

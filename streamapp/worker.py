@@ -6,6 +6,8 @@ The order is the contract (DESIGN.md repeats it):
   3. emit verdicts, decisions and dead letters; await every acknowledgement; then tell other workers what shared entities did
   4. append the state record; await its acknowledgement
   5. ack the range; offsets are committed
+
+Exactly once, the effects of steps 3 and 4 count together, when their transaction is committed; step 5 waits for that.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -37,7 +39,7 @@ Share = Callable[[Mapping[str, SharedEntries]], Awaitable[None]]
 #: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
 Observe = Callable[[Outcome, str, int], None]
 
-#: Called with the name of each step that is done (decided, emitted, acknowledged, logged, acked): where tests end the process.
+#: Called with the name of each step that is done (decided, emitted, acknowledged, logged, counted, acked): where tests end the process.
 Reached = Callable[[str], None]
 
 
@@ -133,7 +135,7 @@ class Line:
     async def run(self, batches: AsyncIterator[Batch]) -> None:
         """Runs until the batches end or a step fails; what failed is not acked, and the failure is raised."""
         async with asyncio.TaskGroup() as tasks:
-            carrying = tasks.create_task(self._carry_away())
+            carrying = tasks.create_task(self._carry_away(tasks))
             async for batch in batches:
                 await self._decide(batch)
             while self._in_flight:
@@ -182,7 +184,7 @@ class Line:
             outcome: Outcome = done.value
             return outcome
 
-    async def _carry_away(self) -> None:
+    async def _carry_away(self, tasks: asyncio.TaskGroup) -> None:
         logged_at = 0.0
         while True:
             while not self._in_flight:
@@ -198,15 +200,27 @@ class Line:
                 if one.outcome.shared:
                     await self._share(one.outcome.shared)
             logged_at = time.monotonic()
-            await self._journal.append(settled)  # 4
+            counted = await self._journal.append(settled)  # 4
             self._reached("logged")
-            for carried in several:
-                carried.batch.ack()  # 5
-            self._reached("acked")
-            for carried in several:
-                self._observe(carried.outcome, carried.release.name, carried.answers.acknowledged_at)
+            if counted is None:
+                self._ack(several, [carried.answers.acknowledged_at for carried in several])
+            else:
+                tasks.create_task(self._ack_with(counted, several))
+            for _ in several:
                 self._in_flight.popleft()
             self._moved.set()
+
+    def _ack(self, several: Sequence[InFlight], counted_ms: Sequence[int]) -> None:
+        for carried in several:
+            carried.batch.ack()  # 5
+        self._reached("acked")
+        for carried, at_ms in zip(several, counted_ms, strict=True):
+            self._observe(carried.outcome, carried.release.name, at_ms)
+
+    async def _ack_with(self, counted: Awaitable[None], several: Sequence[InFlight]) -> None:
+        await counted
+        self._reached("counted")
+        self._ack(several, [time.time_ns() // 1_000_000] * len(several))
 
 
 def attach(app: StreamApp, events_topic: str, line: Line) -> None:

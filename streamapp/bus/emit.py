@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.bus.columns import Carrier, Message, fill
+from streamapp.bus.guarantee import AtLeastOnce, Effects, Guarantee
 from streamapp.bus.producer import Producer
 from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX, Topics
 from streamapp.core.deadletter import dead_letter
@@ -79,9 +80,12 @@ class Answers:
 class Delivery:
     """Sends the outputs of micro-batches in the order it is called; `acks=all` and idempotence are the producer's."""
 
-    def __init__(self, producer: Producer, topics: Topics, batch_bytes_max: int = BATCH_BYTES_MAX) -> None:
-        """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics."""
+    def __init__(
+        self, producer: Producer, topics: Topics, batch_bytes_max: int = BATCH_BYTES_MAX, guarantee: Guarantee | None = None
+    ) -> None:
+        """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics; at least once unless told otherwise."""
         self._producer, self._batch_bytes_max = producer, batch_bytes_max
+        self._guarantee: Guarantee = guarantee or AtLeastOnce(producer)
         self._topics = topics
         self._answered: dict[int, tuple[Int64, Int64]] = {}
         self._ready = False
@@ -91,7 +95,7 @@ class Delivery:
         """Waits until the producer knows the output topics, the first time; `emit` follows without a pause. Raises BusError."""
         if not self._ready:
             try:
-                await self._producer.know((*self._by_route, self._topics.decisions, self._topics.dead_letters))
+                await self._guarantee.know((*self._by_route, self._topics.decisions, self._topics.dead_letters))
             except KafkaError as refused:
                 raise BusError(
                     f"the broker does not tell of the output topics: {refused!r}", "check it with `streamapp doctor`"
@@ -111,23 +115,25 @@ class Delivery:
         plan, now_ms = outcome.plan, outcome.decided_at
         self._reject_oversized(outcome, verdicts if decisions is None else decisions)
         acks: list[Ack] = []
+        effects, marked = self._guarantee.enter(), self._guarantee.transactional
         bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
         try:
             for place, segment in enumerate(plan.segments):
                 low, high = bounds[place], bounds[place + 1]
                 index = plan.index[low:high]
-                carrier = Carrier(segment, index)
+                carrier = Carrier(segment, index, transactional=marked)
                 routes, missing = self._unanswered(segment, index, outcome.route[low:high])
                 there = sorted(set(routes.tolist()) - {UNDECIDED})
                 told = carrier.batches(verdicts[low:high], [routes == route for route in there], self._batch_bytes_max, now_ms)
                 for route, batches in zip(there, told, strict=True):
-                    acks += self._send(self._by_route[route], segment.partition, batches)
+                    acks += _send(effects, self._by_route[route], segment.partition, batches)
                 if decisions is not None:
                     (batches,) = carrier.batches(decisions[low:high], [missing], self._batch_bytes_max, now_ms)
-                    acks += self._send(self._topics.decisions, segment.partition, batches)
+                    acks += _send(effects, self._topics.decisions, segment.partition, batches)
             for place, letters in letters_by_segment(self._unanswered_rejects(plan), plan.segments, now_ms).items():
                 partition = plan.segments[place].partition
-                acks += self._send(self._topics.dead_letters, partition, fill(letters, LETTERS_BYTES_MAX, now_ms))
+                batches = fill(letters, LETTERS_BYTES_MAX, now_ms, transactional=marked)
+                acks += _send(effects, self._topics.dead_letters, partition, batches)
         except KafkaError as refused:
             raise BusError(f"the broker does not take outputs: {refused!r}", "check it with `streamapp doctor`") from refused
         return Answers(acks)
@@ -145,9 +151,6 @@ class Delivery:
             await self._producer.send_and_wait(topic, value, key=key, partition=partition)
         except KafkaError as refused:
             raise BusError(f"the broker does not take {topic}: {refused!r}", "check it with `streamapp doctor`") from refused
-
-    def _send(self, topic: str, partition: int, batches: Sequence[BatchBuilder]) -> list[Ack]:
-        return [Ack((topic, partition), batch.record_count(), self._producer.enqueue(batch, topic, partition)) for batch in batches]
 
     # -- what an owner before us emitted and did not log (bus/recovery.py)
 
@@ -194,6 +197,10 @@ class Delivery:
             outcome.route[row] = UNDECIDED
             message = f"the decision record has {lengths[row]} bytes; the broker takes {limit}"
             plan.rejects.append(Reject(int(plan.segment[row]), int(plan.index[row]), RejectCode.VERDICT_TOO_LARGE, "$", message, "emit"))
+
+
+def _send(effects: Effects, topic: str, partition: int, batches: Sequence[BatchBuilder]) -> list[Ack]:
+    return [Ack((topic, partition), batch.record_count(), effects.enqueue(batch, topic, partition)) for batch in batches]
 
 
 def letters_by_segment(rejects: Sequence[Reject], segments: Sequence[Segment], now_ms: int) -> dict[int, list[Message]]:

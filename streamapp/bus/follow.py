@@ -79,6 +79,7 @@ async def follower(
         enable_auto_commit=False,
         fetch_max_wait_ms=fetch_wait_ms,
         max_poll_records=5_000,
+        isolation_level="read_committed",
         retry_backoff_ms=20,
         **(client or {}),
     )

@@ -20,8 +20,8 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.structs import TopicPartition
 
-from streamapp.bus.columns import fill
-from streamapp.bus.producer import Producer
+from streamapp.bus.columns import Message, fill
+from streamapp.bus.guarantee import Counted, Guarantee
 from streamapp.bus.topics import BATCH_BYTES_MAX, Topics
 from streamapp.core import journal as codec
 from streamapp.core.dedupe import DECISION
@@ -66,7 +66,8 @@ class Kept:
     log_next: int
     base: int
     releases: dict[int, Release]
-    deciding: int = 0  #         micro-batches between `states` and the end of `append`
+    deciding: int = 0  #         micro-batches between `states` and the moment they count
+    lost: bool = False  #        the log has not all of what the state has, and never will: another worker owns the partition
     rows: int = 0  #             since the last snapshot
     since_s: float = field(default_factory=time.monotonic)
     told: set[int] = field(default_factory=set)  # releases this owner has put into the log
@@ -104,11 +105,11 @@ class KafkaJournal:
     """States by partition, and the log they survive in; partitions come and go by `adopt` and `withdraw`."""
 
     def __init__(
-        self, producer: Producer, topics: Topics, plan: StatePlan, partitions: int, trim: Trim, policy: SnapshotPolicy | None = None
+        self, guarantee: Guarantee, topics: Topics, plan: StatePlan, partitions: int, trim: Trim, policy: SnapshotPolicy | None = None
     ) -> None:
         """`partitions` is the events topic's count; `trim(partition, log offset)` removes what lies before."""
         self.plan, self.partitions = plan, partitions
-        self._producer, self._topics, self._trim = producer, topics, trim
+        self._guarantee, self._topics, self._trim = guarantee, topics, trim
         self._policy = policy or SnapshotPolicy()
         self._kept: dict[int, Kept] = {}
         self._away: dict[int, Kept] = {}  # of partitions that a rebalance took: good again if they come back unchanged
@@ -151,11 +152,13 @@ class KafkaJournal:
         self._flight.append(found)
         return [kept.state for kept in found]
 
-    async def append(self, settled: Sequence[Settled]) -> None:
+    async def append(self, settled: Sequence[Settled]) -> Awaitable[None] | None:
         """Writes what the oldest undelivered micro-batches did, and waits for the acknowledgement. Raises BusError.
 
+        Gives None where that counts, else what to wait for until its transaction does.
         Also for a partition that was taken away meanwhile: its outputs are out, and whoever has it now skips what it has itself.
         """
+        effects = self._guarantee.oldest()
         reached: dict[int, _Reached] = {}
         flown: list[Kept] = []
         for one in settled:
@@ -169,25 +172,26 @@ class KafkaJournal:
         sent: list[tuple[_Reached, int, asyncio.Future[Any]]] = []
         try:
             for to in reached.values():
-                batches = fill([(None, record, []) for record in to.records], BATCH_BYTES_MAX, now_ms)
-                sent += [
-                    (to, batch.record_count(), self._producer.enqueue(batch, self._topics.state, to.kept.partition)) for batch in batches
-                ]
+                records: list[Message] = [(None, record, []) for record in to.records]
+                batches = fill(records, BATCH_BYTES_MAX, now_ms, transactional=self._guarantee.transactional)
+                sent += [(to, batch.record_count(), effects.enqueue(batch, self._topics.state, to.kept.partition)) for batch in batches]
         except KafkaError as refused:
             raise _refused(refused) from refused
         await asyncio.wait([answer for *_, answer in sent])
-        for to, records, answer in sent:
+        for to, count, answer in sent:
             failure = answer.exception()
             if failure is not None:
                 raise _refused(failure) from failure
-            to.kept.wrote(answer.result().offset, records)
+            to.kept.wrote(answer.result().offset, count)
         for to in reached.values():
             to.kept.position, to.kept.outputs = to.position, to.outputs
             to.kept.rows += to.rows
             self._note(to.kept)
-        for kept in flown:
-            kept.deciding -= 1
-            kept.settled.set()
+        counted = self._guarantee.leave(len(settled))
+        if counted is not None:
+            return _when(counted, flown)
+        _settle(flown)
+        return None
 
     def _extend(self, to: _Reached, segment: Segment, step: Step | None, outputs: Outputs, release: Release) -> None:
         """Adds the records of one segment: one, or more where they would be too large for the broker."""
@@ -229,8 +233,13 @@ class KafkaJournal:
         assert replay.position is not None  # noqa: S101  # the caller has opened an empty log
         return Kept(partition, generation, replay.state, replay.position, outputs, log_next, replay.base, dict(replay.releases))
 
+    async def own(self, partition: int) -> None:
+        """Sees to it that what a former owner still sends does not count, as far as the delivery promises that. Raises BusError."""
+        await self._guarantee.own(partition)
+
     def withdraw(self, partition: int) -> None:
         """Gives a partition up: nothing more is decided on its state."""
+        self._guarantee.give_up(partition)
         kept = self._kept.pop(partition, None)
         if kept is not None:
             if kept.saving is not None:
@@ -249,20 +258,29 @@ class KafkaJournal:
     async def returned(self, partition: int) -> Kept | None:
         """Gives the state of a partition that was ours before the rebalance, once nothing of it is in flight; None when there is none.
 
-        It is good as long as nobody else has written to the log since we read it.
+        It is good as long as nobody else has written to the log since we read it. In transactions, nobody can have without our knowing.
         """
         kept = self._away.get(partition)
         while kept is not None and kept.deciding:
             kept.settled.clear()
             await kept.settled.wait()
-        return kept if kept is not None and kept.alone else None
+        if kept is None or kept.lost:
+            return None
+        return kept if kept.alone or self._guarantee.transactional else None
 
     async def put(self, partition: int, record: bytes) -> int:
         """Appends one record outside of the micro-batch (a beginning, a chunk, a reset); gives its log offset. Raises BusError."""
         try:
-            (batch,) = fill([(None, record, [])], BATCH_BYTES_MAX, time.time_ns() // 1_000_000)
-            await self._producer.know([self._topics.state])
-            offset = int((await self._producer.enqueue(batch, self._topics.state, partition)).offset)
+            now_ms = time.time_ns() // 1_000_000
+            (batch,) = fill([(None, record, [])], BATCH_BYTES_MAX, now_ms, transactional=self._guarantee.transactional)
+            await self._guarantee.know([self._topics.state])
+            effects = self._guarantee.aside()
+            try:
+                offset = int((await effects.enqueue(batch, self._topics.state, partition)).offset)
+            finally:
+                counted = effects.leave()
+            if counted is not None and partition in await counted:
+                raise BusError(f"partition {partition} has another owner by now", "nothing to do: the other one writes its state log")
         except KafkaError as refused:
             raise _refused(refused) from refused
         if partition in self._kept:
@@ -329,6 +347,19 @@ class KafkaJournal:
         else:
             kept.covered = _Covered(kept.state.applied, there)
         return there
+
+
+async def _when(counted: Counted, flown: Sequence[Kept]) -> None:
+    lost = await counted
+    for kept in flown:
+        kept.lost |= kept.partition in lost
+    _settle(flown)
+
+
+def _settle(flown: Sequence[Kept]) -> None:
+    for kept in flown:
+        kept.deciding -= 1
+        kept.settled.set()
 
 
 def trimming(bootstrap: str, topics: Topics, client: Mapping[str, Any]) -> Trim:

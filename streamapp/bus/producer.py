@@ -104,7 +104,16 @@ class Producer(AIOKafkaProducer):
 
 @asynccontextmanager
 async def producing(bootstrap: str, kafka: Mapping[str, str]) -> AsyncIterator[Producer]:
-    """Gives a started producer whose acknowledgements mean that all in-sync replicas have the record, once."""
+    """Gives a started producer whose acknowledgements mean that all in-sync replicas have the record, once. Raises BusError."""
+    producer = await connected(bootstrap, kafka, retry_backoff_ms=20)
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def connected(bootstrap: str, kafka: Mapping[str, str], **more: Any) -> Producer:
+    """Gives the same for the caller to stop; `more` are aiokafka's arguments. Raises BusError."""
     producer = Producer(
         bootstrap_servers=bootstrap,
         acks="all",
@@ -113,14 +122,14 @@ async def producing(bootstrap: str, kafka: Mapping[str, str]) -> AsyncIterator[P
         max_batch_size=BATCH_BYTES_MAX,
         max_request_size=DEAD_LETTER_BYTES_MAX,
         request_timeout_ms=int(kafka.get("request.timeout.ms", REQUEST_TIMEOUT_MS)),
-        retry_backoff_ms=20,
+        **more,
         **client_arguments(kafka),
     )
     try:
         await producer.start()
-    except KafkaError as refused:
-        raise BusError(f"no broker answers at {bootstrap}: {refused!r}", "start one, or set --bootstrap HOST:PORT") from refused
-    try:
-        yield producer
-    finally:
+    except BaseException as refused:
         await producer.stop()
+        if not isinstance(refused, KafkaError):
+            raise
+        raise BusError(f"no broker answers at {bootstrap}: {refused!r}", "start one, or set --bootstrap HOST:PORT") from refused
+    return producer

@@ -142,6 +142,7 @@ class Recovery:
             progress.share, progress.rows = share, rows
             self.told(f"state of partition {number}", min(share, 0.99))  # the rest is what follows here
 
+        await self.journal.own(number)  # before anything is read: what is read is final then
         async with self.connect() as reader:
             # Before the journal is read: what was committed by then is logged by now, whoever goes on committing meanwhile.
             committed = await self.group.committed(source)
@@ -169,10 +170,12 @@ class Recovery:
 
     async def _returned(self, reader: LogReader, number: int, generation: int) -> Kept | None:
         kept = await self.journal.returned(number)
-        if kept is None:
+        if kept is None or kept.position <= kept.state.applied:
             return None
-        if kept.position <= kept.state.applied or (await reader.bounds(self.topics.state, number)).end != kept.log_next:
-            return None
+        end = (await reader.bounds(self.topics.state, number)).end
+        async for found in reader.records(self.topics.state, number, kept.log_next, end):
+            if found:  # else only transaction markers lie between
+                return None
         kept.generation = generation
         return kept
 

@@ -20,9 +20,11 @@ from streamapp.core.errors import BusError, ConfigError, StreamappError
 from streamapp.core.journal import Head
 from streamapp.core.replay import Replay
 
-#: Records at the log's end of which the last says where recovery begins; more than one because transactions leave markers.
-TAIL_RECORDS = 16
-_POLL_MS = 200
+#: Offsets at the log's end among which the last record is looked for, which says where recovery begins: transactions leave markers, and
+#: what was aborted. Where there is none, so many times more are looked at.
+TAIL_RECORDS, TAIL_GROWTH = 16, 8
+#: Short, because a poll ends no earlier when all it met were markers.
+_POLL_MS = 20
 #: A broker that gives no record for so long, of those it says it has, is given up.
 STALL_S = 30.0
 _FETCH_BYTES = 8 << 20
@@ -107,9 +109,12 @@ class LogReader:
 
     async def last(self, topic: str, partition: int, bounds: Bounds) -> tuple[int, Head] | None:
         """Gives the last record's log offset and head; None when there is none."""
-        last = None
-        async for found in self.records(topic, partition, max(bounds.begin, bounds.end - TAIL_RECORDS), bounds.end):
-            last = found[-1].offset, codec.decode(found[-1].value)[0]
+        last, begin, width = None, bounds.end, TAIL_RECORDS
+        while last is None and begin > bounds.begin:
+            end, begin = begin, max(bounds.begin, bounds.end - width)
+            width *= TAIL_GROWTH
+            async for found in self.records(topic, partition, begin, end):
+                last = found[-1].offset, codec.decode(found[-1].value)[0]
         return last
 
     async def _base(self, topic: str, partition: int, bounds: Bounds) -> int:

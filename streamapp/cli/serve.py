@@ -9,8 +9,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from streamapp import pipeline
@@ -23,15 +23,17 @@ from streamapp.adapters.shared_redis import RedisShared
 from streamapp.bus.app import StreamApp, build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
+from streamapp.bus.guarantee import AtLeastOnce, Guarantee
 from streamapp.bus.journal import KafkaJournal, SnapshotPolicy, trimming
 from streamapp.bus.journal import warm_up as warm_up_journal
 from streamapp.bus.labels import LabelLetters, LabelTopic
 from streamapp.bus.lists import ListTopic
-from streamapp.bus.producer import producing
+from streamapp.bus.producer import Producer, producing
 from streamapp.bus.recovery import Group, Recovery
 from streamapp.bus.security import client_arguments
 from streamapp.bus.statelog import check_log, log_reader
 from streamapp.bus.topics import DECLARED, Topics
+from streamapp.bus.transactions import ExactlyOnce
 from streamapp.cli.watching import Watch
 from streamapp.config import Settings, fail_point, models_directory
 from streamapp.control.release import load_serving
@@ -47,6 +49,8 @@ from streamapp.worker import Line, Reached, attach, knowing, listing, nothing_ha
 
 log = logging.getLogger(__name__)
 
+#: Events in flight that exactly once allows at least: two transactions' worth at 200,000 a second.
+TRANSACTION_RECORDS = 32_768
 #: glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD: below 32 MiB nothing is mapped alone, and half a GiB may stay when freed.
 MALLOPT = ((-3, 32 << 20), (-1, 512 << 20), (-2, 16 << 20))
 
@@ -68,16 +72,17 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     _calm_collector()
     _keep_memory()
     stop = asyncio.Event()
-    app = build_app(f"{namespace}.{spec.pipeline.name}", settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)
-    async with producing(settings.bootstrap, settings.kafka) as producer:
-        delivery = Delivery(producer, topics)
+    group = f"{namespace}.{spec.pipeline.name}"
+    app = build_app(group, settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)
+    async with producing(settings.bootstrap, settings.kafka) as producer, _guaranteed(settings, producer, group, topics) as guarantee:
+        delivery = Delivery(producer, topics, guarantee=guarantee)
         partitions = await delivery.partitions_of(topics.events)
         check_log(topics, partitions, await delivery.partitions_of(topics.state))
         watch = Watch(settings, spec, topics, app, delivery, partitions)
         watch.serves(serving)
         client = client_arguments(settings.kafka)
         policy = SnapshotPolicy(settings.state_snapshot_rows, settings.state_snapshot_s)
-        journal = KafkaJournal(producer, topics, serving.state, partitions, trimming(settings.bootstrap, topics, client), policy)
+        journal = KafkaJournal(guarantee, topics, serving.state, partitions, trimming(settings.bootstrap, topics, client), policy)
         watch.recovery = Recovery(Group(app), journal, delivery, topics, lambda: log_reader(settings.bootstrap, client), watch.loads)
         app.partition_listener = watch.recovery
         shared = shared_windows(settings, serving, namespace)
@@ -135,6 +140,22 @@ def _labels_since_ms(spec: PipelineSpec, plan: LabelPlan) -> int | None:
     """Gives where labels begin to matter: for the oldest event that may still be read, as far back as its windows reach."""
     kept_ms = spec.topics.retention_ms.get("events", int(DECLARED["events"].settings["retention.ms"]))
     return None if kept_ms < 0 else time.time_ns() // 1_000_000 - kept_ms - plan.keep_ms
+
+
+@asynccontextmanager
+async def _guaranteed(settings: Settings, producer: Producer, group: str, topics: Topics) -> AsyncIterator[Guarantee]:
+    """Gives what makes outputs and state count as the settings say; ends it in order."""
+    guarantee: Guarantee = AtLeastOnce(producer)
+    if settings.delivery == "exactly_once":
+        written = (*topics.outputs(), topics.state)
+        guarantee = ExactlyOnce(
+            settings.bootstrap, settings.kafka, group, written,
+            events=topics.events, state=topics.state, transaction_ms=settings.transaction_ms,
+        )  # fmt: skip
+    try:
+        yield guarantee
+    finally:
+        await guarantee.close()
 
 
 def _fail_point() -> Reached:
@@ -211,13 +232,15 @@ def _keep_memory() -> None:
 
 
 def _limits(settings: Settings) -> BatchLimits:
+    # Exactly once, events are in flight until their transaction is committed, and the next ones are decided meanwhile.
+    records_min = TRANSACTION_RECORDS if settings.delivery == "exactly_once" else 0
     return BatchLimits(
         batch_max=settings.batch_max,
         batch_wait_ms=settings.batch_wait_ms,
         fetch_wait_ms=settings.fetch_wait_ms,
         partition_fetch_bytes=settings.partition_fetch_bytes,
         in_flight_batches_max=settings.in_flight_batches_max,
-        in_flight_records_max=settings.in_flight_records_max,
+        in_flight_records_max=max(settings.in_flight_records_max, records_min),
         revoke_wait_ms=settings.revoke_wait_ms,
         drain_timeout_s=settings.drain_timeout_s,
     )

@@ -97,9 +97,17 @@ async def feed(broker: str, topics: Topics, given: Sequence[dict[str, Any]]) -> 
         return await sender.send([event["user_id"].encode() for event in given], [json.dumps(event).encode() for event in given])
 
 
+@pytest.fixture(autouse=True, params=["at_least_once", "exactly_once"])
+def delivery(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test here holds under both."""
+    kind: str = request.param
+    monkeypatch.setenv("STREAMAPP_DELIVERY", kind)
+    return kind
+
+
 def start(children: Children, broker: str, namespace: str, pipeline: str, **environment: str) -> Child:
     arguments = ["worker", "--pipeline", pipeline, "--bootstrap", broker, "--namespace", namespace, "--metrics-port", "0"]
-    small = {"STREAMAPP_BATCH_MAX": "40", "STREAMAPP_STATE_SNAPSHOT_ROWS": "30"}
+    small = {"STREAMAPP_BATCH_MAX": "40", "STREAMAPP_IN_FLIGHT_BATCHES_MAX": "2", "STREAMAPP_STATE_SNAPSHOT_ROWS": "30"}
     return children.start("worker", arguments, {**SESSION, **small, **environment})
 
 
