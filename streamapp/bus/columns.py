@@ -11,7 +11,7 @@ import numpy.typing as npt
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.core.events import Headers, Segment
-from streamapp.core.record_batch import seal, write_batch
+from streamapp.core.record_batch import mark_transactional, seal, write_batch
 from streamapp.core.texts import Texts
 
 Message = tuple[bytes | None, bytes | None, Headers]
@@ -20,9 +20,9 @@ Message = tuple[bytes | None, bytes | None, Headers]
 class ColumnBatch(BatchBuilder):
     """A batch for `AIOKafkaProducer.send_batch` that takes many messages in one call."""
 
-    def __init__(self, size_max: int) -> None:
+    def __init__(self, size_max: int, *, transactional: bool = False) -> None:
         """`size_max` in bytes; the first message is taken whatever its size (that is aiokafka's rule, see `fill`)."""
-        super().__init__(size_max, 0)
+        super().__init__(size_max, 0, is_transactional=transactional)
         self._relative_offset: int = 0  # aiokafka's own count of what was appended
 
     def extend(self, messages: Sequence[Message], start: int, timestamp_ms: int) -> int:
@@ -40,12 +40,15 @@ class ColumnBatch(BatchBuilder):
         return took
 
 
-def fill(messages: Sequence[Message], size_max: int, timestamp_ms: int) -> list[ColumnBatch]:
-    """Gives the batches of at most `size_max` bytes that carry all messages in order; a message larger than that stands alone."""
+def fill(messages: Sequence[Message], size_max: int, timestamp_ms: int, *, transactional: bool = False) -> list[ColumnBatch]:
+    """Gives the batches of at most `size_max` bytes that carry all messages in order; a message larger than that stands alone.
+
+    `transactional` ones are for a producer inside of a transaction: without the mark they would count at once.
+    """
     batches: list[ColumnBatch] = []
     place = 0
     while place < len(messages):
-        batch = ColumnBatch(size_max)
+        batch = ColumnBatch(size_max, transactional=transactional)
         place += batch.extend(messages, place, timestamp_ms)
         batches.append(batch)
     return batches
@@ -59,8 +62,10 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 class PackedBatch(BatchBuilder):
     """A batch for `AIOKafkaProducer.send_batch` that is written already; only its producer and checksum are missing."""
 
-    def __init__(self, packed: npt.NDArray[np.uint8], count: int) -> None:
+    def __init__(self, packed: npt.NDArray[np.uint8], count: int, *, transactional: bool = False) -> None:
         """Takes what core.record_batch wrote; aiokafka's own builder is never made."""
+        if transactional:
+            mark_transactional(packed)
         self._packed, self._relative_offset = packed, count
         self._closed = True
 
@@ -78,8 +83,9 @@ class PackedBatch(BatchBuilder):
 class Carrier:
     """What all outputs of one segment share: its good rows' keys, source offsets and trace headers; prepared once per micro-batch."""
 
-    def __init__(self, segment: Segment, index: npt.NDArray[np.int32]) -> None:
-        """`index` are the segment's good rows."""
+    def __init__(self, segment: Segment, index: npt.NDArray[np.int32], *, transactional: bool = False) -> None:
+        """`index` are the segment's good rows; `transactional` as for `fill`."""
+        self._transactional = transactional
         places = index.tolist()
         keys = segment.keys
         self._keys = list(keys) if len(places) == len(keys) else [keys[at] for at in places]
@@ -91,7 +97,8 @@ class Carrier:
         """Takes a value per row and, for each target, which rows go there; gives each target's batches, rows in order."""
         if self._traced:
             messages: list[Message] = list(zip(self._keys, values, self._headers, strict=True))
-            return [list(fill(_only(messages, rows), size_max, timestamp_ms)) for rows in chosen]
+            marked = self._transactional
+            return [list(fill(_only(messages, rows), size_max, timestamp_ms, transactional=marked)) for rows in chosen]
         keys, keyless = self._packed_keys
         found: list[list[BatchBuilder]] = []
         for target in chosen:
@@ -100,7 +107,7 @@ class Carrier:
             while place < len(rows):
                 first = place
                 place, batch = write_batch(rows, first, keys, keyless, values, _NAME, self._offsets, size_max, timestamp_ms)
-                packed.append(PackedBatch(batch, place - first))
+                packed.append(PackedBatch(batch, place - first, transactional=self._transactional))
             found.append(packed)
         return found
 

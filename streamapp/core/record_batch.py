@@ -175,6 +175,11 @@ def write_batch(
     return done, out[:end]
 
 
+def mark_transactional(batch: Bytes) -> None:
+    """Says in the attributes that the batch is part of a transaction: it counts with its commit (KIP-98); comes before `seal`."""
+    batch[_CHECKED_FROM + 1] |= 0x10
+
+
 def seal(batch: Bytes, producer_id: int, producer_epoch: int, sequence: int) -> None:
     """Puts the producer's place in its sequence and the checksum into a batch; may be called again."""
     struct.pack_into(">qhi", batch.data, 43, producer_id, producer_epoch, sequence)

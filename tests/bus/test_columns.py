@@ -42,19 +42,31 @@ def carrier(of: Segment) -> Carrier:
 
 
 @settings(max_examples=60, deadline=None)
-@given(some.lists(some.tuples(KEYS, VALUES, some.booleans()), min_size=1, max_size=40), OFFSETS, some.sampled_from([200, 700, 100_000]))
-def test_the_kernel_writes_what_the_builder_writes(rows: list[tuple[bytes | None, bytes, bool]], first: int, size_max: int) -> None:
+@given(
+    some.lists(some.tuples(KEYS, VALUES, some.booleans()), min_size=1, max_size=40),
+    OFFSETS,
+    some.sampled_from([200, 700, 100_000]),
+    some.booleans(),
+)
+def test_the_kernel_writes_what_the_builder_writes(
+    rows: list[tuple[bytes | None, bytes, bool]], first: int, size_max: int, transactional: bool
+) -> None:
     keys, values = [key for key, _, _ in rows], [value for _, value, _ in rows]
     chosen = np.array([there for _, _, there in rows])
-    ours, others = carrier(segment(keys, first)).batches(Texts.of(values), [chosen, ~chosen], size_max, NOW)
+    of = segment(keys, first)
+    ours, others = Carrier(of, np.arange(len(of), dtype=np.int32), transactional=transactional).batches(
+        Texts.of(values), [chosen, ~chosen], size_max, NOW
+    )
     for found, mask in ((ours, chosen), (others, ~chosen)):
         messages = [(keys[at], values[at], [(SOURCE_OFFSET, b"%d" % (first + at))]) for at in np.flatnonzero(mask).tolist()]
         assert sum(batch.record_count() for batch in found) == len(messages)
         at = 0
         for batch in found:
             took = batch.record_count()
-            (alone,) = fill(messages[at : at + took], 10**6, NOW)
-            assert sealed(batch) == sealed(alone)
+            (alone,) = fill(messages[at : at + took], 10**6, NOW, transactional=transactional)
+            data = sealed(batch)
+            assert data == sealed(alone)
+            assert DefaultRecordBatch(data).is_transactional == transactional
             assert batch.size() <= size_max or took == 1
             at += took
 
