@@ -78,7 +78,11 @@ class AtLeastOnce:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self.know, self.enqueue = producer.know, producer.enqueue
+        self._producer, self.enqueue = producer, producer.enqueue
+
+    async def know(self, topics: Sequence[str]) -> None:
+        """Waits until the producer knows the topics. Raises KafkaError."""
+        await self._producer.know(topics)
 
     def enter(self) -> Effects:
         """Gives the producer's queue."""

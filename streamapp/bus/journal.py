@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
-from aiokafka.structs import TopicPartition
+from aiokafka.errors import KafkaError
 
 from streamapp.bus.columns import Message, fill
 from streamapp.bus.guarantee import Counted, Guarantee
@@ -360,29 +358,6 @@ def _settle(flown: Sequence[Kept]) -> None:
     for kept in flown:
         kept.deciding -= 1
         kept.settled.set()
-
-
-def trimming(bootstrap: str, topics: Topics, client: Mapping[str, Any]) -> Trim:
-    """Gives a function that removes what lies before a log offset; where the broker has no such request, it says so once and keeps all."""
-    unable = False
-
-    async def trim(partition: int, before: int) -> None:
-        nonlocal unable
-        if unable:
-            return
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **client)
-        try:
-            await admin.start()
-            await admin.delete_records({TopicPartition(topics.state, partition): RecordsToDelete(before)})
-        except IncompatibleBrokerVersion:
-            unable = True
-            log.info("This broker cannot trim the state log; it is kept whole")
-        except (KafkaError, OSError) as failed:
-            log.warning("The state log was not trimmed, the next snapshot tries again: %r", failed)
-        finally:
-            await admin.close()
-
-    return trim
 
 
 def warm_up(plan: StatePlan) -> None:

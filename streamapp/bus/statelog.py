@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.structs import TopicPartition
 
 from streamapp.bus.topics import Topics
@@ -19,6 +21,8 @@ from streamapp.core import journal as codec
 from streamapp.core.errors import BusError, ConfigError, StreamappError
 from streamapp.core.journal import Head
 from streamapp.core.replay import Replay
+
+log = logging.getLogger(__name__)
 
 #: Offsets at the log's end among which the last record is looked for, which says where recovery begins: transactions leave markers, and
 #: what was aborted. Where there is none, so many times more are looked at.
@@ -150,6 +154,29 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
     while not (await asyncio.wait({stopping}, timeout=0.1))[0]:
         consumer._fetcher._fetch_task.cancel()
     await stopping
+
+
+def trimming(bootstrap: str, topics: Topics, client: Mapping[str, Any]) -> Callable[[int, int], Awaitable[None]]:
+    """Gives a function that removes what lies before a log offset; where the broker has no such request, it says so once and keeps all."""
+    unable = False
+
+    async def trim(partition: int, before: int) -> None:
+        nonlocal unable
+        if unable:
+            return
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **client)
+        try:
+            await admin.start()
+            await admin.delete_records({TopicPartition(topics.state, partition): RecordsToDelete(before)})
+        except IncompatibleBrokerVersion:
+            unable = True
+            log.info("This broker cannot trim the state log; it is kept whole")
+        except (KafkaError, OSError) as failed:
+            log.warning("The state log was not trimmed, the next snapshot tries again: %r", failed)
+        finally:
+            await admin.close()
+
+    return trim
 
 
 def check_log(topics: Topics, events: int, state: int) -> None:

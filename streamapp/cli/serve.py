@@ -24,14 +24,14 @@ from streamapp.bus.app import StreamApp, build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
 from streamapp.bus.guarantee import AtLeastOnce, Guarantee
-from streamapp.bus.journal import KafkaJournal, SnapshotPolicy, trimming
+from streamapp.bus.journal import KafkaJournal, SnapshotPolicy
 from streamapp.bus.journal import warm_up as warm_up_journal
 from streamapp.bus.labels import LabelLetters, LabelTopic
 from streamapp.bus.lists import ListTopic
 from streamapp.bus.producer import Producer, producing
 from streamapp.bus.recovery import Group, Recovery
 from streamapp.bus.security import client_arguments
-from streamapp.bus.statelog import check_log, log_reader
+from streamapp.bus.statelog import check_log, log_reader, trimming
 from streamapp.bus.topics import DECLARED, Topics
 from streamapp.bus.transactions import ExactlyOnce
 from streamapp.cli.watching import Watch

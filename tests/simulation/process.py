@@ -15,6 +15,7 @@ from faust.types import TP
 from streamapp.bus import transport
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
+from streamapp.bus.guarantee import AtLeastOnce
 from streamapp.bus.journal import KafkaJournal
 from streamapp.bus.recovery import Group, Recovery
 from streamapp.bus.statelog import LogReader
@@ -226,7 +227,9 @@ class Process(Mind):
         producer: Any = Producer(world.broker, self, self.excuse)
         delivery = Delivery(producer, world.topics, BATCH_BYTES_MAX)
         serving = world.serving
-        journal = Journal(self, producer, world.topics, serving.state, world.scenario.partitions, self._trim, world.scenario.snapshots)
+        journal = Journal(
+            self, AtLeastOnce(producer), world.topics, serving.state, world.scenario.partitions, self._trim, world.scenario.snapshots
+        )
         client = self.client = Client(self.name, world.broker, world.coordinator, world.topics.events, self.random)
         app = App(self, client, world.topics.events, None)
         recovery = Recovery(Group(app), journal, delivery, world.topics, self._connect)
