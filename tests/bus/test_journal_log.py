@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from streamapp.bus.guarantee import AtLeastOnce
 from streamapp.bus.journal import KafkaJournal, Kept
 from streamapp.bus.producer import producing
 from streamapp.bus.security import client_arguments
@@ -32,7 +33,7 @@ async def journal_on(broker: str, topics: Topics) -> AsyncIterator[KafkaJournal]
 
     async with producing(broker, {}) as producer:
         await producer.know([topics.state])
-        yield KafkaJournal(producer, topics, SERVING.state, PARTITIONS, trim)
+        yield KafkaJournal(AtLeastOnce(producer), topics, SERVING.state, PARTITIONS, trim)
 
 
 async def begun(journal: KafkaJournal) -> Kept:
