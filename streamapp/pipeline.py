@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,11 @@ import numpy.typing as npt
 from streamapp.core import cascade
 from streamapp.core.conditions import on_no_list
 from streamapp.core.costs import Costs, Prices
+from streamapp.core.counterfactual import Change, Counterfactuals
 from streamapp.core.decode import Decoder
 from streamapp.core.encode import VerdictEncoder, Versions
 from streamapp.core.events import Plan, Segment
-from streamapp.core.explain import NOTHING, ModelReasons, Reason, Sentences, beside_normal
+from streamapp.core.explain import NOTHING, ModelReasons, Normal, Reason, Sentences, beside_normal, group_contributions
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan, Texts
 from streamapp.core.labels import LabelPlan, LabelRead
@@ -29,7 +32,7 @@ from streamapp.core.rules import RuleHits, Rules
 from streamapp.core.shared import SharedPlan, SharedRead
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
-from streamapp.core.vectorise import Inputs, Ngrams, scale
+from streamapp.core.vectorise import Inputs, Ngrams, scale, take_ngrams
 from streamapp.core.velocity import VelocityFeature
 from streamapp.core.windows_partition import PartitionState
 
@@ -62,6 +65,7 @@ class Serving:
     explains: bool = True  #                       whether reasons are told; False where no output carries them
     lists: ListPlan | None = None  #               where lists are declared
     normals: Normals | None = None  #              of the entities, where the pipeline declares them
+    counterfactuals: Counterfactuals | None = None
     costs: Costs | None = None  #                  where a cut goes by cost
 
     @property
@@ -165,7 +169,8 @@ def deciding(
         stage_ms[f"tier:{use.name}"] = round(use.ms, 3)
     route, decided_by = combine(hits, ruled, scores, serving, listed)
     serving.state.settle(remembered, route, decided_by, scores.score, serving.code)
-    reasons = explain(features, hits, inputs, scores, route, remembered, serving, listed, prices)
+    judged = Judged(plan, features, hits, inputs, scores, route, listed, prices, cheapest)
+    reasons = explain(judged, remembered, serving)
     lap("explain")
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
@@ -209,21 +214,28 @@ def combine(
     return route, decided_by
 
 
-def explain(
-    features: FeatureSet,
-    hits: RuleHits,
-    inputs: Inputs,
-    scores: cascade.Scores,
-    route: npt.NDArray[np.int8],
-    remembered: Remembered,
-    serving: Serving,
-    listed: Listed | None = None,
-    prices: Prices | None = None,
-) -> list[Sequence[Reason]]:
-    """Gives the reasons of every row that is not approved: the list that denies it, its rules, the model's contributions, its costs.
+@dataclass(slots=True, frozen=True)
+class Judged:
+    """A micro-batch whose routes are known, and all that they came from."""
 
+    plan: Plan
+    features: FeatureSet
+    hits: RuleHits
+    inputs: Inputs
+    scores: cascade.Scores
+    route: npt.NDArray[np.int8]
+    listed: Listed | None
+    prices: Prices | None
+    cheapest: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None
+
+
+def explain(judged: Judged, remembered: Remembered, serving: Serving) -> list[Sequence[Reason]]:
+    """Gives the reasons of every row that is not approved.
+
+    The list that denies it, its rules, the model's contributions, what would have been milder, its costs.
     Law: none of them is left without one. A model that cannot say why is named in `scores.degraded`.
     """
+    hits, scores, route, listed = judged.hits, judged.scores, judged.route, judged.listed
     reasons: list[Sequence[Reason]] = [()] * len(route)
     if not serving.explains:
         return reasons
@@ -234,27 +246,80 @@ def explain(
     normal = serving.normals.of(hits.columns, asked) if serving.normals and asked.size else NOTHING
     if normal:
         found = {row: beside_normal(told, normal, place) for place, (row, told) in enumerate(found.items())}
-    for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
-        mine = scores.tier[asked] == place
-        rows = asked[mine]
-        if explainer is None or tier.model is None or not rows.size:
-            continue
-        own_normal = {name: list(compress(values, mine)) for name, values in normal.items()}
-        try:
-            places = serving.numeric if tier.own is None else tier.own.places
-            because = explainer.of(tier.model, tier.inputs(inputs, rows), features.values[np.ix_(rows, places)], own_normal)
-        except Exception as failure:  # noqa: BLE001 - the decision stands; what is missing is named
-            scores.degraded.append(cascade.Degraded(f"explanation:{tier.name}", type(failure).__name__))
-            continue
-        for row, one in zip(rows.tolist(), because, strict=True):
-            found[row] += one
-    if prices is not None:
+    changes = _told_by_models(judged, asked, normal, found, serving)
+    if serving.counterfactuals is not None and asked.size:
+        tried = _tried(judged, asked, serving.counterfactuals)
+        changes = serving.counterfactuals.by_rules(hits.hit, tried) + changes
+        again = partial(reroute, judged, serving)
+        for row, reason in serving.counterfactuals.reasons(changes, judged.features.values, route, again).items():
+            found[row].append(reason)
+    if judged.prices is not None:
         by_cost = np.array([any(tier.by_cost) for tier in serving.tiers] + [False])  # NO_TIER is the last
         rows = asked[by_cost[scores.tier[asked]] & (route[asked] == scores.route[asked])]
-        for row, costs in zip(rows.tolist(), prices.of(rows).expected(scores.probability[rows]).tolist(), strict=True):
+        for row, costs in zip(rows.tolist(), judged.prices.of(rows).expected(scores.probability[rows]).tolist(), strict=True):
             found[row].append(serving.sentences.cheapest(ROUTE_NAMES[route[row]], costs[route[row]], costs[APPROVE]))
     for row, told in found.items():
         reasons[row] = told or [serving.sentences.last_resort(scores.probability[row], scores.threshold[row], ROUTE_NAMES[route[row]])]
     for row, first_offset in remembered.first_offsets():
         reasons[row] = [serving.sentences.duplicate(first_offset)]
     return reasons
+
+
+def _told_by_models(
+    judged: Judged, asked: npt.NDArray[np.intp], normal: Normal, found: dict[int, list[Reason]], serving: Serving
+) -> list[Change]:
+    """Adds to `found` the reasons of the models that scored the rows `asked`; gives the changes of an input that would move them."""
+    changes: list[Change] = []
+    for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
+        mine = judged.scores.tier[asked] == place
+        rows = asked[mine]
+        if explainer is None or tier.model is None or not rows.size:
+            continue
+        own_normal = {name: list(compress(values, mine)) for name, values in normal.items()}
+        try:
+            places = serving.numeric if tier.own is None else tier.own.places
+            inputs = tier.inputs(judged.inputs, rows)
+            shares = group_contributions(tier.model.contributions(inputs), inputs.ngrams)
+            because = explainer.top(shares, judged.features.values[np.ix_(rows, places)], own_normal)
+            if serving.counterfactuals is not None:
+                at = np.isin(rows, _tried(judged, asked, serving.counterfactuals), assume_unique=True)
+                cuts = tier.cuts(rows[at], judged.cheapest)
+                changes += serving.counterfactuals.by_model(place, tier, rows[at], inputs.numeric[at], shares[at], cuts)
+        except Exception as failure:  # noqa: BLE001 - the decision stands; what is missing is named
+            judged.scores.degraded.append(cascade.Degraded(f"explanation:{tier.name}", type(failure).__name__))
+            continue
+        for row, one in zip(rows.tolist(), because, strict=True):
+            found[row] += one
+    return changes
+
+
+def _tried(judged: Judged, asked: npt.NDArray[np.intp], counterfactuals: Counterfactuals) -> npt.NDArray[np.intp]:
+    """Gives the rows that changes are tried on: what a list decides, no number changes."""
+    open_rows = asked if judged.listed is None else asked[judged.listed.by[asked] < 0]
+    return open_rows[: counterfactuals.rows_max]
+
+
+def reroute(
+    judged: Judged, serving: Serving, rows: npt.NDArray[np.intp], places: npt.NDArray[np.intp], values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int8]:
+    """Takes m rows, one may stand several times, and for each a feature's place and another value; gives the routes they would get [m].
+
+    The line as it is, but for the state: rules, tiers, policy order; what lists say stays.
+    """
+    m, features = len(rows), judged.features
+    changed = features.values[rows]
+    changed[np.arange(m), places] = values
+
+    def column(name: str) -> Any:
+        if name in serving.features.place:
+            return changed[:, serving.features.place[name]]
+        kept = judged.plan.column(name)
+        return [kept[row] for row in rows.tolist()]
+
+    hits = serving.rules.evaluate(column, m, lambda name, field: judged.hits.columns.listed(name, field)[rows])
+    ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
+    ngrams = None if judged.inputs.ngrams is None else take_ngrams(judged.inputs.ngrams, rows)
+    inputs = vectorise(FeatureSet(features.names, changed, features.missing, features.clipped), ngrams, serving)
+    cuts = None if judged.cheapest is None else (judged.cheapest[0][rows], judged.cheapest[1][rows])
+    scores = cascade.score(inputs, serving.tiers, ruled < 0, hits.columns, cuts)
+    return combine(hits, ruled, scores, serving)[0]

@@ -1,4 +1,4 @@
-"""The in-memory twins of a loaded model: a constant and a linear one in numpy, for tests, dry runs and parity."""
+"""The in-memory twins of a loaded model: a constant one, a linear one and trees in numpy, for tests, dry runs and parity."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from streamapp.core.attribution import paths_of
 from streamapp.core.card import Calibration, Card
 from streamapp.core.linear import Linear
+from streamapp.core.trees import Trees
 from streamapp.core.vectorise import Contributions, Inputs
 
 
@@ -45,3 +47,20 @@ class LinearModel:
     def contributions(self, inputs: Inputs) -> Contributions:
         """Gives each input's exact share of the margin."""
         return self.linear.contributions(inputs)
+
+
+@dataclass(slots=True, frozen=True)
+class TreeModel:
+    """Boosted trees without a graph: the same margins as their ONNX twin, and contributions along their paths."""
+
+    card: Card
+    calibration: Calibration
+    trees: Trees
+
+    def logits(self, inputs: Inputs) -> npt.NDArray[np.float64]:
+        """Gives the margins [n, 1]."""
+        return self.trees.margins(inputs)
+
+    def contributions(self, inputs: Inputs) -> Contributions:
+        """Gives each input's share of the margin along the trees' paths."""
+        return Contributions(paths_of(self.trees).contributions(inputs.numeric), np.empty(0))

@@ -16,11 +16,12 @@ import numpy as np
 from streamapp import pipeline
 from streamapp.control.cascade import tiers_of
 from streamapp.control.languages import load_language
-from streamapp.core.card import Card
+from streamapp.core.card import Card, Scaler
 from streamapp.core.cascade import answered_here
 from streamapp.core.costs import Costs
+from streamapp.core.counterfactual import Counterfactuals
 from streamapp.core.decode import Decoder
-from streamapp.core.document import Mistakes
+from streamapp.core.document import Mistakes, nearest
 from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
 from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.events import Plan, Segment
@@ -169,6 +170,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes,
         lists=lists,
         sentences=Sentences(said),
         normals=Normals(spec.reasons.normal, words.types) if spec.reasons.normal else None,
+        counterfactuals=_counterfactuals(spec, features, tiers, scaler, said),
         costs=None if spec.costs is None else Costs(spec.costs),
         predictions=_predictions(spec, versions.release),
         explains="reasons" in _verdict_fields(spec, features).values(),
@@ -259,6 +261,24 @@ def _explainer(tier: Tier, words: Words) -> ModelReasons | None:
     names = card.scaler.names
     usual = [card.reference[name].mean if name in card.reference else mean for name, mean in zip(names, card.scaler.mean, strict=True)]
     return ModelReasons(card.labels[0], names, usual, words)
+
+
+def _counterfactuals(
+    spec: PipelineSpec, features: FeaturePlan, tiers: Sequence[Tier], scaler: Scaler | None, words: Words
+) -> Counterfactuals | None:
+    section, mistakes = spec.reasons, Mistakes(f"pipeline {spec.pipeline.name}")
+    for name in section.monotone:
+        if name not in features.place:
+            mistakes.add(f"reasons.monotone.{name}", f"`{name}` is no feature{nearest(name, features.names)}")
+    if section.monotone and not section.counterfactuals:
+        mistakes.add("reasons.monotone", "is read for counterfactuals only; set counterfactuals = true, or remove it")
+    if section.counterfactuals and any(tier.time_ms is not None for tier in tiers):
+        mistakes.add("reasons.counterfactuals", "each is tried on the whole line, and a tier with time_ms is too slow to be asked twice")
+    mistakes.raise_if_any()
+    if not section.counterfactuals:
+        return None
+    live = [rule for rule in spec.rules if rule.mode == "live"]
+    return Counterfactuals(section, live, features.definitions, tiers, features.places(scaler.names if scaler else ()), words)
 
 
 def _verdict_fields(spec: PipelineSpec, features: FeaturePlan) -> dict[str, str]:

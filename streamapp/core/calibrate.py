@@ -40,6 +40,26 @@ def at_base_rate(believed: Float64, trained: float, live: float) -> Float64:
     return moved
 
 
+def margin_below(cut: Float64, calibration: Calibration, base_rates: tuple[float, float] | None = None) -> Float64:
+    """Takes probabilities [m]; gives the margins below which a binary model's probability is below them, -inf where none is.
+
+    Law: just above, it is not below. The way back through `at_base_rate`, then through the calibration.
+    """
+    if base_rates is not None:
+        trained, live = base_rates
+        cut = at_base_rate(cut, live, trained)
+    if calibration.method == "isotonic":
+        x, y = np.asarray(calibration.x, np.float64), np.asarray(calibration.y, np.float64)
+        piece = np.searchsorted(y, cut, side="left")  # the first corner at or above the cut
+        low, high = np.clip(piece - 1, 0, len(x) - 1), np.clip(piece, 0, len(x) - 1)
+        rise = np.where(y[high] > y[low], y[high] - y[low], 1.0)
+        inside = x[low] + (x[high] - x[low]) * (cut - y[low]) / rise
+        return np.where(piece == 0, -np.inf, np.where(piece == len(x), np.inf, inside))
+    with np.errstate(divide="ignore"):
+        odds = np.log(cut) - np.log1p(-cut)
+    return (odds + calibration.b) / -calibration.a if calibration.method == "sigmoid" else odds * calibration.t
+
+
 def logistic(margins: Float64) -> Float64:
     """Gives 1 / (1 + exp(-m)) of any shape, without overflow: only exp of what is not positive is taken."""
     tail = np.exp(-np.abs(margins))

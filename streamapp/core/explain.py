@@ -92,15 +92,11 @@ class ModelReasons:
         """The closed list of reason codes this model can give."""
         return self._codes
 
-    def of(self, model: Explainable, inputs: Inputs, values: Float64, normals: Normal = NOTHING) -> list[list[Reason]]:
-        """Takes inputs of m rows, the raw values [m, k] behind them and what is normal for their entities [m], NaN where not known.
-
-        Gives each row's reasons, strongest first.
-        """
-        return self.top(group_contributions(model.contributions(inputs), inputs.ngrams), values, normals)
-
     def top(self, grouped: Float64, values: Float64, normals: Normal = NOTHING) -> list[list[Reason]]:
-        """Takes contributions [m, g] and raw values of the numeric inputs [m, k]; gives the TOP_REASONS largest by weight per row."""
+        """Takes grouped contributions [m, g], raw values of the numeric inputs [m, k] and what is normal for the entities of the rows.
+
+        Gives each row's TOP_REASONS largest by weight, strongest first.
+        """
         count = min(TOP_REASONS, grouped.shape[1])
         strongest = np.argsort(-np.abs(grouped), axis=1, kind="stable")[:, :count]
         weights = np.take_along_axis(grouped, strongest, axis=1).round(4).tolist()

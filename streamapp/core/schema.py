@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streamapp.core.asyncapi import asyncapi
+from streamapp.core.counterfactual import CODES as COUNTERFACTUALS
 from streamapp.core.errors import RejectCode
 from streamapp.core.events import FLAG_NAMES
 from streamapp.core.explain import LAST_RESORTS, NGRAM_GROUPS
@@ -129,7 +130,8 @@ def reason_codes(spec: PipelineSpec) -> list[str]:
     inputs = [*spec.vector.numeric, *(NGRAM_GROUPS if spec.ngrams else ())] if spec.tiers else []
     decided = [*(f"{REASON}{name}" for name, one in spec.lists.items() if one.effect == "deny")]
     decided += [rule.code for rule in spec.rules if rule.mode != "draft"]
-    return [*decided, *(f"model_{name}" for name in inputs), *LAST_RESORTS, "duplicate"]
+    otherwise = COUNTERFACTUALS if spec.reasons.counterfactuals else ()
+    return [*decided, *(f"model_{name}" for name in inputs), *otherwise, *LAST_RESORTS, "duplicate"]
 
 
 def verdict_properties(spec: PipelineSpec) -> Schema:

@@ -163,6 +163,9 @@ class ReasonsSection(msgspec.Struct, frozen=True, kw_only=True):
 
     language: Text = "en"  #             the one that the rules of this file are written in
     normal: dict[str, Text] = {}  #      feature -> what it is with this entity otherwise
+    counterfactuals: bool = False  #     tell what would have been decided milder, of one number changed
+    counterfactual_rows: Count = 256  # tried in one micro-batch at most: the first that are not approved
+    monotone: dict[str, Literal["up", "down"]] = {}  # inputs of the model that may be changed -> where risk lies
 
 
 class TopicsSection(msgspec.Struct, frozen=True, kw_only=True):
