@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b, sha256
@@ -18,6 +19,7 @@ from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.texts import Texts
 from streamapp.core.weave import NamedRows
+from streamapp.core.windows_index import CAREFUL_ROUNDS, hash_names, hexadecimal
 
 _json = msgspec.json.Encoder().encode
 _EMPTY = msgspec.Raw(b"[]")
@@ -68,8 +70,7 @@ class VerdictEncoder:
         self._deciders = np.array(deciders, object)
         self._labels = (_EMPTY, msgspec.Raw(_json([labels[0]]))) if labels else (_EMPTY, _EMPTY)
         self._versions = msgspec.Raw(_json(versions))
-        self._decision = blake2b(f"{pipeline}\0".encode(), digest_size=16)
-        self._entity = blake2b(key=entity_key, digest_size=16)
+        self._decision_key, self._entity_key = _key(pipeline.encode()), _key(entity_key)
         self._row = msgspec.defstruct("Verdict", [(name, Any) for name in fields], gc=False, frozen=True)
         place = {feature.name: at for at, feature in enumerate(features)}
         self._columns = [
@@ -95,28 +96,17 @@ class VerdictEncoder:
             return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b"", Texts.nothing(len(verdicts)), b"}")
         texts = outcome.plan.column(self._text_field)
         digests = b"".join([sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]).hex().encode()
-        hexadecimal = Texts(np.frombuffer(digests, np.uint8), np.arange(len(texts) + 1) * 64)
-        return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b',"text_sha256":"', hexadecimal, b'"}')
+        hashes = Texts(np.frombuffer(digests, np.uint8), np.arange(len(texts) + 1) * 64)
+        return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b',"text_sha256":"', hashes, b'"}')
 
     def decision_ids(self, plan: Plan) -> list[str]:
         """Gives a 128-bit hash of pipeline, tenant and event id per row: equal for every copy and redelivery of an event."""
-        start = self._decision.copy
-        ids: list[str] = []
-        for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True):
-            digest = start()
-            digest.update(f"{tenant}\0{event_id}".encode("utf-8", "surrogatepass"))
-            ids.append(digest.hexdigest())
-        return ids
+        names = [f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)]
+        return hexadecimal(hash_names(names, self._decision_key))
 
     def entities(self, plan: Plan) -> list[str]:
         """Gives the keyed 128-bit hash of the entity's id per row: joins verdicts of one entity without naming it."""
-        start = self._entity.copy
-        hashes: list[str] = []
-        for entity in plan.column(self._entity_field):
-            digest = start()
-            digest.update(str(entity).encode("utf-8", "surrogatepass"))
-            hashes.append(digest.hexdigest())
-        return hashes
+        return hexadecimal(hash_names([*map(str, plan.column(self._entity_field))], self._entity_key, CAREFUL_ROUNDS))
 
     def versions(self, outcome: Outcome) -> msgspec.Raw:
         """Gives the versions that decided, with that of the lists where there are any."""
@@ -129,6 +119,11 @@ class VerdictEncoder:
         if outcome.labels is not None:
             return outcome.labels.tolist()  # type: ignore[no-any-return]
         return [self._labels[sure] for sure in (outcome.probability >= 0.5).tolist()]
+
+
+def _key(secret: bytes) -> tuple[int, int]:
+    low, high = struct.unpack("<QQ", blake2b(secret, digest_size=16).digest())
+    return low, high
 
 
 @lru_cache(maxsize=64)

@@ -70,16 +70,25 @@ def _crc_by_table(data: Any, begin: int, end: int, table: Any) -> Any:
     return _crc_bytes(data, begin, end, np.uint32(0xFFFFFFFF), table) ^ np.uint32(0xFFFFFFFF)
 
 
+@intrinsic
+def _word_at(typing_context: Any, data: Any, at: Any) -> Any:
+    """Gives the eight bytes of a uint8 array from `at` on as uint64, the first byte lowest (this machine's order, as for `_crc_word`)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        from llvmlite import ir
+
+        place = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(data, types.intp), generate
+
+
 @compiled
 def _crc_by_instruction(data: Any, begin: int, end: int, table: Any) -> Any:
     crc = np.uint64(0xFFFFFFFF)
     words = (end - begin) // 8
     for number in range(words):
-        at = begin + 8 * number
-        word = np.uint64(0)
-        for j in range(8):
-            word |= np.uint64(data[at + j]) << np.uint64(8 * j)
-        crc = _crc_word(crc, word)
+        crc = _crc_word(crc, _word_at(data, begin + 8 * number))
     return _crc_bytes(data, begin + 8 * words, end, np.uint32(crc), table) ^ np.uint32(0xFFFFFFFF)
 
 

@@ -19,7 +19,8 @@ Int64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 DEFAULT_KEY = (0x736C6964696E6720, 0x77696E646F777331)
-COMPRESS_ROUNDS, FINISH_ROUNDS = 1, 3  # SipHash-1-3: keyed, and the cheapest member of the family that is in wide use
+FAST_ROUNDS = 1, 3  #    SipHash-1-3: keyed, and the cheapest member of the family that is in wide use
+CAREFUL_ROUNDS = 2, 4  # SipHash-2-4: what its authors recommend where a hash must not give the name away
 
 _WORD = 0xFFFFFFFF
 
@@ -104,16 +105,22 @@ def joined(names: Sequence[str]) -> tuple[Bytes, Int64]:
     return np.frombuffer(data, np.uint8), start
 
 
-def hash_names(names: Sequence[str], key: tuple[int, int] = DEFAULT_KEY) -> Int64:
+def hash_names(names: Sequence[str], key: tuple[int, int] = DEFAULT_KEY, rounds: tuple[int, int] = FAST_ROUNDS) -> Int64:
     """Takes n strings ("" is nobody) and a 128-bit key; gives int64[n, 2] hashes, (0, 0) for nobody."""
     data, start = joined(names)
-    return hash_bytes(data, start, key)
+    return hash_bytes(data, start, key, rounds)
 
 
-def hash_bytes(data: Bytes, start: Int64, key: tuple[int, int] = DEFAULT_KEY) -> Int64:
+def hexadecimal(hashes: Int64) -> list[str]:
+    """Takes int64[n, 2] hashes; gives each in 32 hexadecimal digits, bytes in the order of SipHash's reference."""
+    digits = hashes.astype("<i8", copy=False).tobytes().hex()
+    return [digits[at : at + 32] for at in range(0, len(digits), 32)]
+
+
+def hash_bytes(data: Bytes, start: Int64, key: tuple[int, int] = DEFAULT_KEY, rounds: tuple[int, int] = FAST_ROUNDS) -> Int64:
     """Takes rows of bytes end to end with their n + 1 starts; gives int64[n, 2] hashes, (0, 0) for an empty row."""
     out = np.empty((len(start) - 1, 2), np.int64)
-    _hash_rows(data, start, np.uint64(key[0]), np.uint64(key[1]), COMPRESS_ROUNDS, FINISH_ROUNDS, out)
+    _hash_rows(data, start, np.uint64(key[0]), np.uint64(key[1]), *rounds, out)
     return out
 
 

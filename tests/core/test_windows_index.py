@@ -60,7 +60,7 @@ def test_published_vectors() -> None:
 def test_names_hash_as_the_twin_says_alone_and_together(names: list[str], key: tuple[int, int]) -> None:
     hashes = index.hash_names(names, key)
     for name, row in zip(names, hashes, strict=True):
-        expected = siphash128(name.encode(), key, index.COMPRESS_ROUNDS, index.FINISH_ROUNDS) if name else bytes(16)
+        expected = siphash128(name.encode(), key, *index.FAST_ROUNDS) if name else bytes(16)
         assert row.tobytes() == expected
 
 
