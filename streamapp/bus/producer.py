@@ -67,13 +67,39 @@ class _Send(SendProduceReqHandler):
 
 
 class Producer(AIOKafkaProducer):
-    """aiokafka's producer with a queue per partition that never makes the caller wait, and with several requests per node on their way."""
+    """aiokafka's producer with a queue per partition that never makes the caller wait, and with several requests per node on their way.
+
+    What the broker has not acknowledged within `request_timeout_ms` fails, and with it all that is queued and all that comes: aiokafka
+    would send an idempotent batch again for ever.
+    """
 
     def __init__(self, **settings: Any) -> None:
         """Takes what AIOKafkaProducer takes."""
         super().__init__(**settings)
         self._sender._in_flight = _NoNode()
         self._sender._send_produce_req = self._exchange
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connects. Raises KafkaError."""
+        await super().start()
+        self._watching = asyncio.create_task(self._watch(self._request_timeout_ms / 1000))
+
+    async def stop(self) -> None:
+        """Sends what is queued, and closes."""
+        await super().stop()  # it waits for every answer, so somebody has to give up where none comes
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _watch(self, patience_s: float) -> None:
+        queue = self._message_accumulator
+        while True:
+            await asyncio.sleep(patience_s / 10)
+            oldest = [*(batches[0] for batches in queue._batches.values() if batches), *queue._pending_batches]
+            if any(batch.expired() for batch in oldest):
+                break
+        await self._sender.close()  # first, so that nothing is sent that was given up
+        queue.fail_all(KafkaTimeoutError(f"the broker has not acknowledged it within {patience_s:g} s"))
 
     async def _exchange(self, node: int, batches: dict[Any, Any]) -> None:
         await _Send(self._sender, batches).do(node)
