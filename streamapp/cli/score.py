@@ -13,6 +13,7 @@ from streamapp.cli.options import settings
 from streamapp.config import Settings
 
 if TYPE_CHECKING:
+    from streamapp.cli.score_stores import StoresOfScore
     from streamapp.core.shared import SharedState
     from streamapp.core.windows_partition import PartitionState
     from streamapp.pipeline import Serving
@@ -27,13 +28,15 @@ CHUNK = 2_048
 Examples:
   streamapp score --pipeline messages events.jsonl > verdicts.jsonl
   streamapp generate -n 100 | streamapp score - | head -3
-  streamapp score --features events.jsonl > training.jsonl""",
+  streamapp score --features events.jsonl > training.jsonl
+  streamapp score --risk-cache --profiles-redis redis://127.0.0.1:6379/0 --pipeline mine.toml day.jsonl > verdicts.jsonl""",
 )
 @click.argument("source", type=click.File("rb"), metavar="FILE|-")
-@settings("pipeline", "models", "language")
+@settings("pipeline", "models", "language", "namespace", "profiles_redis")
 @click.option("--features", is_flag=True, help="Add the values of all features and the sha256 of the text, as on the decisions topic.")
+@click.option("--risk-cache", is_flag=True, help="Leave each user's highest score in Redis, as [risk_cache] of the pipeline says.")
 @click.option("--output", "-o", type=click.File("wb"), default="-", help="A file instead of stdout.")
-def command(source: IO[bytes], settings: Settings, features: bool, output: IO[bytes]) -> None:
+def command(source: IO[bytes], settings: Settings, features: bool, risk_cache: bool, output: IO[bytes]) -> None:
     """Decide events without a broker: one JSON line in, one JSON line out, in the same order.
 
     A line is answered by its verdict, or by an object with `dead_letter` that says what is wrong with it. Decisions are those a worker
@@ -41,6 +44,7 @@ def command(source: IO[bytes], settings: Settings, features: bool, output: IO[by
     """
     from streamapp.cli.lines import chunks, key_of
     from streamapp.cli.progress import Progress
+    from streamapp.cli.score_stores import StoresOfScore
     from streamapp.cli.serve import load
     from streamapp.config import load_pipeline
 
@@ -48,11 +52,13 @@ def command(source: IO[bytes], settings: Settings, features: bool, output: IO[by
     key = serving.spec.pipeline.key
     first = 0
     state, shared = serving.state.new(), serving.shared.new()
-    with Progress("deciding", None, "events", show=output is not sys.stdout.buffer or not sys.stdout.isatty()) as progress:
+    with (
+        StoresOfScore(settings, serving, risk_cache=risk_cache) as stores,
+        Progress("deciding", None, "events", show=output is not sys.stdout.buffer or not sys.stdout.isatty()) as progress,
+    ):
         for values in chunks(source, CHUNK):
-            output.writelines(
-                answers(values, [key_of(value, key) for value in values], first, serving, state=state, shared=shared, features=features)
-            )
+            keys = [key_of(value, key) for value in values]
+            output.writelines(answers(values, keys, first, serving, state=state, shared=shared, features=features, stores=stores))
             first += len(values)
             progress.advance(len(values))
 
@@ -66,10 +72,11 @@ def answers(
     state: PartitionState | None = None,
     shared: SharedState | None = None,
     features: bool = False,
+    stores: StoresOfScore | None = None,
 ) -> list[bytes]:
     """Takes records that follow one another from offset `first`, and what is remembered of those before (None: nothing).
 
-    Gives one JSON line per record, in order; the state moves past them.
+    Gives one JSON line per record, in order; the state moves past them. `stores` is where profiles are read and risks are noted.
     """
     import msgspec
     import numpy as np
@@ -84,7 +91,11 @@ def answers(
     segment = Segment("-", 0, 0, np.arange(first, first + count), np.full(count, now_ms, np.int64), keys, values, [()] * count)
     plan = pipeline.plan([segment], serving)
     read = pipeline.Read(shared=SharedRead(serving.shared.asks(plan), shared or serving.shared.new()))
+    if stores is not None:
+        read = stores.read(plan, read)
     outcome = pipeline.decide(plan, read, [state or serving.state.new()], serving, now_ms, time.perf_counter)
+    if stores is not None:
+        stores.note(outcome)
     verdicts = serving.encoder.verdicts(outcome)
     found = serving.encoder.decisions(outcome, verdicts) if features else verdicts
     lines: list[bytes] = [b""] * count
