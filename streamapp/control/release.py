@@ -117,7 +117,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes,
     cards = [model.card for _, model in learned]
     unlearned = [(tier.name, *wording) for tier in tiers if (wording := tier.wording) is not None]
     scaler = cards[0].scaler if cards else None
-    lists = ListPlan(spec) if spec.lists else None
+    lists = ListPlan(spec, said) if spec.lists else None
     deciders = (pipeline.RULE, *(tier.name for tier in tiers), pipeline.DEFAULT, *(lists.deciders if lists else ()))
     cuts = {tier.name: [*tier.said, spec.costs] for tier in tiers}
     versions = Versions(

@@ -28,6 +28,7 @@ SENTENCES: Mapping[str, frozenset[str]] = {
     "model_probability_limit": frozenset(("value", "limit")),
     "expected_cost": frozenset(("route", "value", "limit")),
     "duplicate": frozenset(("value",)),
+    **dict.fromkeys(("listed_exact", "listed_normalised", "listed_similar"), frozenset(("feature", "list", "owner"))),
     **dict.fromkeys(("at_most", "at_least", "below", "above"), frozenset(("route", "feature", "limit", "value"))),
     **dict.fromkeys(("counted_at_most", "counted_at_least"), frozenset(("route", "things", "limit", "value"))),
 }

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from streamapp.core.conditions import Bools
 from streamapp.core.events import Plan
 from streamapp.core.explain import Reason
-from streamapp.core.lists_entry import EXACT, MATCHES_OF, NORMALISED, SIMILAR, Bytes, Int64, normal_forms
+from streamapp.core.language import Words
+from streamapp.core.lists_entry import EXACT, MATCHES, MATCHES_OF, NORMALISED, SIMILAR, Bytes, Int64, normal_forms
 from streamapp.core.lists_table import ListTable
 from streamapp.core.lists_text import Spelled, sketches, spelled
 from streamapp.core.route import APPROVE, ROUTE_NAMES
@@ -25,7 +26,6 @@ from streamapp.core.windows_index import hash_bytes, joined
 
 #: Reason codes and `decided_by` of a list: these, and its name.
 REASON, DECIDER = "list_", "list:"
-SENTENCE = "is on the list {list} ({match} entry, kept by {owner})"
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,8 +49,9 @@ class Listed:
 class ListPlan:
     """The lists of one pipeline: which decide in which order, and which fields are looked up for that. Frozen; the entries are a table."""
 
-    def __init__(self, spec: PipelineSpec) -> None:
-        """Takes the pipeline; a strict list goes before a milder one, then the one that stands first in the file."""
+    def __init__(self, spec: PipelineSpec, words: Words) -> None:
+        """Takes the pipeline and its language; a strict list goes before a milder one, then the one that stands first in the file."""
+        self._words, self._told = words, {match: words.template(f"listed_{match}") for match in MATCHES}
         self.lists = spec.lists
         denying = sorted((name for name, one in spec.lists.items() if one.effect == "deny"), key=lambda name: -self._route(name))
         self.deciding: tuple[str, ...] = (*denying, *(name for name, one in spec.lists.items() if one.effect == "allow"))
@@ -79,6 +80,8 @@ class ListPlan:
         by = np.full(lookup.n, -1, np.int8)
         reasons: dict[int, Reason] = {}
         for place, name in enumerate(self.deciding):
+            if not lookup.table.size(name):
+                continue
             for field in self.lists[name].fields:
                 slots = lookup.slots(name, field)
                 new = (slots >= 0) & (by < 0)
@@ -90,8 +93,9 @@ class ListPlan:
     def _reason(self, name: str, field: str, table: ListTable, slot: int) -> Reason:
         """Tells list, way of comparing and owner, never the entry itself."""
         match, owner = table.entry_words(slot)
-        words = {"list": name, "match": match, "owner": owner or self.owner or "nobody"}
-        return Reason(f"{REASON}{name}", (self.lists[name].text or f"{field} {SENTENCE}").format_map(words), field)
+        said = {"list": name, "match": match, "owner": owner or self.owner or "nobody", "feature": self._words.feature(field)}
+        own = self.lists[name].text if self._words.own else None
+        return Reason(f"{REASON}{name}", self._told[match] % said if own is None else own.format_map(said), field)
 
 
 class Lookup:

@@ -42,6 +42,7 @@ class ListTable:
         self._digest: list[int] = []  #             of each entry's record; 0: a fixed entry, which no record changes
         self._free: list[int] = []
         self.count = np.zeros((len(lists), len(MATCHES)), np.int64)
+        self._sizes = [0] * len(lists)
         self.phrases: list[dict[int, int]] = [{} for _ in lists]  #  of lists of words: how many entries have so many words
         self.similar = [SketchIndex() for _ in lists]
         self.next_offset, self.sum = 0, 0
@@ -59,7 +60,7 @@ class ListTable:
 
     def __len__(self) -> int:
         """How many entries there are, those that have expired included."""
-        return int(self.count.sum())
+        return sum(self._sizes)
 
     def apply(self, offset: int, key: bytes | None, value: bytes | None) -> None:
         """Takes one record of the topic. Raises ValueError for what is no entry; it is passed over, and changes nothing else.
@@ -99,7 +100,11 @@ class ListTable:
 
     def by_list(self) -> Mapping[str, int]:
         """Gives how many entries each list has, those that have expired included."""
-        return dict(zip(self.lists, self.count.sum(axis=1).tolist(), strict=True))
+        return dict(zip(self.lists, self._sizes, strict=True))
+
+    def size(self, name: str) -> int:
+        """Gives how many entries a list has, those that have expired included."""
+        return self._sizes[self._place[name]]
 
     def index(self, name: str) -> int:
         """Gives the place of a list among those declared."""
@@ -127,11 +132,13 @@ class ListTable:
         self._match[slot], self._owner[slot] = match, entry.owner
         insert(self._table, low ^ salt_low, slot)
         self.count[place, match] += 1
+        self._sizes[place] += 1
         self.sum ^= digest
         self._note(place, match, slot, entry)
 
     def _drop(self, place: int, match: int, slot: int) -> None:
         self.count[place, match] -= 1
+        self._sizes[place] -= 1
         self.sum ^= self._digest[slot]
         if match == SIMILAR:
             self.similar[place].drop(slot)

@@ -149,9 +149,9 @@ def test_what_is_denied_says_the_list_the_kind_of_entry_and_the_owner_and_never_
     )
     first, second, third = decided(table, {"ip": "192.0.2.9"}, {"user": "mallory"}, {"text": "send me your pin now - it is URGENT"})
     assert first["reasons"][0] == {
-        "code": "list_banned", "text": "ip is on the list banned (normalised entry, kept by raid team)", "feature": "ip",
+        "code": "list_banned", "text": "ip is on the list banned (whatever the case or disguise, kept by raid team)", "feature": "ip",
     }  # fmt: skip
-    assert second["reasons"][0]["text"] == "user is on the list banned (exact entry, kept by safety)"
+    assert second["reasons"][0]["text"] == "user is on the list banned (to the letter, kept by safety)"
     assert (third["decided_by"], third["reasons"][0]["feature"]) == ("list:known_bad", "text")
     said = json.dumps([first, second, third])
     assert "192.0.2.9" not in said

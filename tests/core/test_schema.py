@@ -29,7 +29,7 @@ VERDICT: dict[str, Any] = {
                 {"code": "model_word_ngrams", "text": "the words used", "weight": 1.5}],
     "stages": {"features": 0.2},
     "versions": {"release": "r", "features": "f", "rules": "r", "models": {"fast": "messages/1"}, "calibration": {"fast": "c"},
-                 "thresholds": "t", "arm": None},
+                 "thresholds": "t", "arm": None, "lists": "0-0"},
     "degraded": [{"component": "model:heavy", "cause": "deadline"}],
     "flags": ["truncated"], "source": {"topic": "t", "partition": 0, "offset": 9},
 }  # fmt: skip
