@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ from streamapp.core.errors import BusError
 if TYPE_CHECKING:
     from streamapp.bus.topics import Topics
     from streamapp.cli.demo_run import Phase, Run
-    from streamapp.control.generate import Generated
     from streamapp.core.spec import PipelineSpec
 
 DEFAULT_EVENTS = 50_000
@@ -42,6 +41,7 @@ _WORKER_START_S = 180.0  # the very first start compiles kernels
 Examples:
   streamapp demo
   streamapp demo --events 5000 --json
+  streamapp demo --pipeline payments               # weeks of payments in half a minute, and labels that come a week after them
   streamapp demo --input events.jsonl               # real events; a field `label` (spam, ham) gives precision and recall
   streamapp demo --bootstrap 127.0.0.1:9092         # a real Kafka; topics of its own, removed afterwards""",
 )
@@ -56,8 +56,9 @@ Examples:
 def command(settings: Settings, as_json: bool, **wanted: Any) -> None:
     """Run everything on this machine and watch it decide.
 
-    Starts an in-memory broker and a worker, feeds generated messages (chat, hidden spam in bursts, garbage, a drift half-way), and shows
-    throughput, latency, verdicts, dead letters and drift. Ends with the figures and fails unless events = verdicts + dead letters.
+    Starts an in-memory broker and a worker, feeds generated messages (chat, hidden spam in bursts, garbage, a drift half-way) or payments
+    (three kinds of fraud, garbage, labels when they are told), and shows throughput, latency, verdicts, dead letters and drift. Ends with
+    the figures and fails unless events = verdicts + dead letters.
     """
     from streamapp.cli.demo_report import figures, report
     from streamapp.config import load_pipeline
@@ -134,12 +135,14 @@ async def _with_worker(children: Children, settings: Settings, wish: Wish, topic
     from streamapp.bus.follow import follower
     from streamapp.bus.security import client_arguments
     from streamapp.cli.demo_run import Run
+    from streamapp.cli.demo_source import LabelFeed, source_of
     from streamapp.cli.demo_view import View
 
     client = client_arguments(settings.kafka)
     answers = [topics.approve, topics.review, topics.block, topics.dead_letters, topics.monitoring]
     async with (
         feeder(settings.bootstrap, topics.events, client) as feed,
+        feeder(settings.bootstrap, topics.labels, client) as labels,
         follower(settings.bootstrap, answers, client, fetch_wait_ms=_EMBEDDED_FETCH_WAIT_MS) as follow,
     ):
         port = _free_port()
@@ -151,7 +154,9 @@ async def _with_worker(children: Children, settings: Settings, wish: Wish, topic
         )
         await _ready(children, port)
         begun()
-        run = Run(feed, follow, topics, _events(wish), _phases(wish))
+        source = source_of(wish.spec.pipeline.name, wish.spec.pipeline.key, wish.source, wish.total or 0, wish.seed)
+        told = None if source.labels is None else LabelFeed(labels, source.labels)
+        run = Run(feed, follow, topics, source, _phases(wish), told)
         place = "embedded broker" if wish.bootstrap is None else "Kafka"
         title = f"streamapp demo · pipeline {wish.spec.pipeline.name} · {place} at {settings.bootstrap}"
         with View(Console(quiet=wish.quiet), run, wish.total, title) as view:
@@ -201,23 +206,3 @@ def _phases(wish: Wish) -> list[Phase]:
         return [Phase("as fast as it goes", None, None)]
     steady = int(wish.total * STEADY_SHARE)
     return [Phase("steady flow", steady, wish.rate), Phase("as fast as it goes", wish.total - steady, None)]
-
-
-def _events(wish: Wish) -> Iterator[Generated]:
-    from streamapp.cli.lines import chunks, field_of, key_of
-    from streamapp.control.generate import Generated, Mix, messages
-
-    if wish.source is None:
-        count = wish.total or 0
-        mix = Mix(seed=wish.seed)
-        # Event time ends about now, so that what is generated looks like the last minutes.
-        return messages(count, replace(mix, start_ms=int(time.time() * 1000 - count / mix.events_per_s * 1000)))
-    key = wish.spec.pipeline.key
-
-    def given(source: IO[bytes]) -> Iterator[Generated]:
-        for chunk in chunks(source, 1_000):
-            for value in chunk:
-                label = field_of(value, "label")
-                yield Generated(key_of(value, key), value, label if isinstance(label, str) else None)
-
-    return given(wish.source)

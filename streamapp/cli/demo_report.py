@@ -38,8 +38,16 @@ def figures(run: Run) -> dict[str, Any]:
         "quality": _quality_figures(run.ledger.quality()),
         "quality_before_drift": _quality_figures(before) if after is not None else None,
         "quality_after_drift": _quality_figures(after),
+        "labels": None if run.labels is None else _label_figures(run),
         "drift": [_drift_figures(report) for report in run.reports],
     }
+
+
+def _label_figures(run: Run) -> dict[str, int]:
+    labels = run.labels
+    if labels is None:
+        return {}
+    return {"sent": labels.sent, "broken_on_purpose": labels.broken, "dead_letters": run.label_letters}
 
 
 def _drift_figures(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +76,11 @@ def report(found: Mapping[str, Any], run: Run, *, as_json: bool) -> None:
     console.print(_flow(found))
     console.print(_outcome(found))
     if found["quality"] is not None:
-        console.print(_quality(found))
+        console.print(_quality(found, run.good, run.bad))
+    if found["labels"] is not None:
+        told = found["labels"]
+        words = f"{told['sent']:,} labels were told on the way; {told['broken_on_purpose']:,} of them were none on purpose, "
+        console.print(Text(f"{words}{told['dead_letters']:,} are answered with a dead letter", style="dim"))
     if found["drift"]:
         console.print(_drift(run))
     console.print(Text("Some of them in words", style="bold"))
@@ -104,23 +116,23 @@ def _outcome(found: Mapping[str, Any]) -> Table:
     return shown
 
 
-def _quality(found: Mapping[str, Any]) -> Table:
+def _quality(found: Mapping[str, Any], good: str, bad: str) -> Table:
     """Precision and recall; before and after the drift where there was one, since that is what it does to a model."""
     parts = {"": found["quality"]}
     if found["quality_before_drift"] is not None:
         parts = {"before the drift": found["quality_before_drift"], "after it": found["quality_after_drift"]}
     whole = found["quality"]
-    shown = table(f"Against the labels of {whole['labelled']:,} events ({whole['spam']:,} spam)", ["", *parts], [*parts])
+    shown = table(f"Against the labels of {whole['labelled']:,} events ({whole['bad']:,} {bad})", ["", *parts], [*parts])
     for name, words in _QUALITY.items():
-        shown.add_row(words, *("–" if part[name] is None else f"{part[name]:.1%}" for part in parts.values()))
+        shown.add_row(words.format(good=good, bad=bad), *("–" if part[name] is None else f"{part[name]:.1%}" for part in parts.values()))
     return shown
 
 
 _QUALITY = {
-    "precision_block": "of what is blocked, is spam (precision)",
-    "recall_block": "of the spam, is blocked (recall)",
-    "recall_block_or_review": "of the spam, is blocked or reviewed",
-    "ham_in_review": "of the ham, people have to look at",
+    "precision_block": "of what is blocked, is {bad} (precision)",
+    "recall_block": "of the {bad}, is blocked (recall)",
+    "recall_block_or_review": "of the {bad}, is blocked or reviewed",
+    "good_in_review": "of the {good}, people have to look at",
 }
 
 

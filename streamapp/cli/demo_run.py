@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -16,8 +16,9 @@ import numpy as np
 from streamapp.bus.feed import Feeder
 from streamapp.bus.follow import Follower, Record
 from streamapp.bus.topics import Topics
-from streamapp.control.generate import Generated
+from streamapp.cli.demo_source import LabelFeed, Source
 from streamapp.control.ledger import Ledger
+from streamapp.core.deadletter import SOURCE_TOPIC
 from streamapp.core.errors import BusError
 from streamapp.core.route import ROUTE_NAMES
 
@@ -84,25 +85,24 @@ class Sample:
     kind: str  #       approve, review, block or dead_letter
     event: bytes
     answer: Mapping[str, Any]
+    opposite: str | None = None  # the label that would say otherwise
 
     @property
     def mistake(self) -> bool:
-        """Whether the event's label says otherwise: ham that was blocked, spam that was approved."""
-        if self.kind not in _OPPOSITE:
+        """Whether the event's label says otherwise: what is good was blocked, what is bad was approved."""
+        if self.opposite is None:
             return False
         event = msgspec.json.decode(self.event)
-        return isinstance(event, dict) and event.get("label") == _OPPOSITE[self.kind]
+        return isinstance(event, dict) and event.get("label") == self.opposite
 
     @property
     def text(self) -> str:
         """What the event said, as far as it can be read."""
         try:
-            return str(msgspec.json.decode(self.event)["text"])
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+            event = msgspec.json.decode(self.event)
+            return str(event["text"]) if "text" in event else f"{event['amount']:,.2f} dollars at terminal {event['terminal_id']}"
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
             return self.event.decode("utf-8", "replace")
-
-
-_OPPOSITE = {"block": "ham", "approve": "spam"}
 
 
 def percentiles(latency_ms: Sequence[int]) -> tuple[float | None, float | None]:
@@ -116,8 +116,13 @@ def percentiles(latency_ms: Sequence[int]) -> tuple[float | None, float | None]:
 class Run:
     """Feeds, follows and counts."""
 
-    def __init__(self, feed: Feeder, follow: Follower, topics: Topics, source: Iterator[Generated], phases: Sequence[Phase]) -> None:
-        self.ledger = Ledger()
+    def __init__(
+        self, feed: Feeder, follow: Follower, topics: Topics, source: Source, phases: Sequence[Phase], labels: LabelFeed | None = None
+    ) -> None:
+        self.ledger = Ledger(source.good, source.bad)
+        self.good, self.bad = source.good, source.bad
+        self.labels = labels
+        self.label_letters = 0  # dead letters of what was no label
         self.timings: list[Timing] = []
         self.samples: list[Sample] = []
         self.reports: list[dict[str, Any]] = []  # of drift, by count windows
@@ -125,9 +130,9 @@ class Run:
         self.peak_per_s = 0.0
         self.peak_waiting = 0
         self.started = time.monotonic()
-        self._feed, self._follow, self._source, self._phases = feed, follow, source, phases
+        self._feed, self._follow, self._source, self._phases = feed, follow, source.events, phases
         self._route = {topics.approve: 0, topics.review: 1, topics.block: 2}
-        self._dead_letters, self._monitoring = topics.dead_letters, topics.monitoring
+        self._dead_letters, self._monitoring, self._events = topics.dead_letters, topics.monitoring, topics.events.encode()
         self._texts: dict[tuple[int, int], bytes | None] = {}
         self._second: tuple[float, int, list[int]] = (self.started, 0, [])
         self._last_answer = self.started
@@ -168,6 +173,8 @@ class Run:
             events = list(islice(self._source, room))
             if not events:
                 return
+            if self.labels is not None:
+                await self.labels.until(events)
             places = await self._feed.send([event.key for event in events], [event.value for event in events])
             for event, partition, offset in zip(events, places.partition.tolist(), places.offset.tolist(), strict=True):
                 self.ledger.send(partition, offset, event.label, event.expected, drifted=event.drifted)
@@ -210,6 +217,9 @@ class Run:
             if report.get("type") == "drift" and report["window"]["kind"] == "count":
                 self.reports.append(report)
             return
+        if record.headers.get(SOURCE_TOPIC, self._events) != self._events:
+            self.label_letters += 1
+            return
         offset = int(record.headers.get("source-offset") or -1)
         if record.topic == self._dead_letters:
             reason = (record.headers.get("dlq.reason") or b"?").decode()
@@ -237,7 +247,7 @@ class Run:
         offset = int(record.headers.get("source-offset") or -1)
         event = self._texts.get((record.partition, offset))
         if event is not None:
-            self.samples.append(Sample(kind, event, answer))
+            self.samples.append(Sample(kind, event, answer, {"block": self.good, "approve": self.bad}.get(kind)))
             del self.samples[:-200]
 
     def _count_second(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from streamapp.control import phrases
-from streamapp.control.garbage import Breaker
+from streamapp.control.garbage import MESSAGES, Breaker
 from streamapp.control.obfuscate import ATTACKS, obfuscate
 
 #: Where generated time begins unless it is told: a fixed instant, so that one seed gives the same bytes on every day.
@@ -81,7 +81,7 @@ class _Stream:
         self._plans = [_compile(text) for text in phrases.PLANS]
         self._spam = [_compile(text) for text in phrases.SPAM]
         self._spam_later = [_compile(text) for text in phrases.SPAM_LATER]
-        self._breaker = Breaker(self._pick)
+        self._breaker = Breaker(self._pick, MESSAGES)
         self._campaigns = [self._campaign(self._spam, 0.0) for _ in range(6)]
         self._burst = self._campaigns[0]
         self._drifted = False

@@ -9,7 +9,8 @@ from typing import Any
 from streamapp.core.route import BLOCK, REVIEW, ROUTE_NAMES
 
 _NOTHING, _REJECTED = 255, 254  # beside the route codes
-_LABELS = ("", "ham", "spam")
+_LABELS = 3  # codes: none, good, bad
+_GOOD, _BAD = 1, 2
 
 
 @dataclass(slots=True)
@@ -25,18 +26,20 @@ class Quality:
     """Verdicts against the labels that events carried: precision and recall of `block`, and of `block` or `review`; None without cases."""
 
     labelled: int
-    spam: int
+    bad: int
     precision_block: float | None
     recall_block: float | None
     precision_block_or_review: float | None
     recall_block_or_review: float | None
-    ham_in_review: float | None
+    good_in_review: float | None
 
 
 class Ledger:
     """Counts up as records are sent and answers are read, in any order between the two."""
 
-    def __init__(self) -> None:
+    def __init__(self, good: str = "ham", bad: str = "spam") -> None:
+        """`good` and `bad` are the labels that events carry."""
+        self._codes = {good: _GOOD, bad: _BAD}
         self.sent = 0
         self.routes: Counter[str] = Counter(dict.fromkeys(ROUTE_NAMES, 0))
         self.dead_letters: Counter[str] = Counter()
@@ -51,7 +54,7 @@ class Ledger:
         """
         self.sent += 1
         place = self._at(partition, offset)
-        place.label[offset] = (_LABELS.index(label) if label in _LABELS else 0) + len(_LABELS) * drifted
+        place.label[offset] = self._codes.get(label or "", 0) + _LABELS * drifted
         if expected is not None:
             self.expected[expected] += 1
 
@@ -96,24 +99,23 @@ class Ledger:
             table.update(zip(place.label, place.answer, strict=True))
         decided: Counter[tuple[int, int]] = Counter()
         for (code, answer), count in table.items():
-            group, label = divmod(code, len(_LABELS))
+            group, label = divmod(code, _LABELS)
             if label and answer < _REJECTED and drifted in (None, bool(group)):
                 decided[label, answer] += count
         if not decided:
             return None
-        spam, ham = _LABELS.index("spam"), _LABELS.index("ham")
 
         def of(label: int, *routes: int) -> int:
             return sum(count for (found, route), count in decided.items() if found == label and (not routes or route in routes))
 
         return Quality(
             labelled=sum(decided.values()),
-            spam=of(spam),
-            precision_block=_share(of(spam, BLOCK), of(spam, BLOCK) + of(ham, BLOCK)),
-            recall_block=_share(of(spam, BLOCK), of(spam)),
-            precision_block_or_review=_share(of(spam, BLOCK, REVIEW), of(spam, BLOCK, REVIEW) + of(ham, BLOCK, REVIEW)),
-            recall_block_or_review=_share(of(spam, BLOCK, REVIEW), of(spam)),
-            ham_in_review=_share(of(ham, REVIEW), of(ham)),
+            bad=of(_BAD),
+            precision_block=_share(of(_BAD, BLOCK), of(_BAD, BLOCK) + of(_GOOD, BLOCK)),
+            recall_block=_share(of(_BAD, BLOCK), of(_BAD)),
+            precision_block_or_review=_share(of(_BAD, BLOCK, REVIEW), of(_BAD, BLOCK, REVIEW) + of(_GOOD, BLOCK, REVIEW)),
+            recall_block_or_review=_share(of(_BAD, BLOCK, REVIEW), of(_BAD)),
+            good_in_review=_share(of(_GOOD, REVIEW), of(_GOOD)),
         )
 
     def figures(self) -> dict[str, Any]:

@@ -62,6 +62,23 @@ def test_every_broken_event_got_the_reason_it_was_broken_for(finished: dict) -> 
     assert finished["dead_letters"] > 0
 
 
+def test_payments_are_fed_with_their_labels() -> None:
+    demo = start("--pipeline", "payments", "--events", "20000", "--rate", "20000", "--json")
+    output, errors = demo.communicate(timeout=300)
+    assert demo.returncode == 0, errors
+    found = json.loads(output)
+    assert found["accounted"] is True and found["broken_on_purpose"] == found["dead_letters_by_reason"]
+    assert found["quality"]["labelled"] == found["verdicts"] and found["quality"]["bad"] > 100
+    assert found["quality"]["precision_block"] > 0.6 and found["quality"]["recall_block_or_review"] > 0.3
+    assert found["labels"]["sent"] > 5_000 and found["labels"]["broken_on_purpose"] > 0
+
+
+def test_a_pipeline_without_a_generator_asks_for_events() -> None:
+    demo = start("--pipeline", "reference", "--events", "10")
+    _, errors = demo.communicate(timeout=300)
+    assert demo.returncode == 2 and "nobody generates events of pipeline reference" in errors and "--input" in errors
+
+
 def test_real_events_are_answered_and_compared_with_their_labels(tmp_path: Path) -> None:
     events = [{"event_id": f"e{number}", "user_id": number + 1, "text": f"see you at {number}", "label": "ham"} for number in range(300)]
     events += [
@@ -76,7 +93,7 @@ def test_real_events_are_answered_and_compared_with_their_labels(tmp_path: Path)
     found = json.loads(output)
     assert (found["events"], found["verdicts"], found["accounted"]) == (352, 350, True)
     assert found["dead_letters_by_reason"] == {"invalid_json": 1, "null_value": 1}
-    assert (found["quality"]["labelled"], found["quality"]["spam"]) == (350, 50)
+    assert (found["quality"]["labelled"], found["quality"]["bad"]) == (350, 50)
 
 
 def test_the_end_is_told_in_words() -> None:

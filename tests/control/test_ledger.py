@@ -64,12 +64,12 @@ def test_precision_and_recall_against_labels() -> None:
     rows += [("ham", REVIEW)] * 1 + [("ham", BLOCK)] * 2 + [(None, BLOCK)] * 4
     quality = filled(rows).quality()
     assert quality is not None
-    assert (quality.labelled, quality.spam) == (30, 10)
+    assert (quality.labelled, quality.bad) == (30, 10)
     assert quality.precision_block == pytest.approx(6 / 8)
     assert quality.recall_block == pytest.approx(0.6)
     assert quality.precision_block_or_review == pytest.approx(9 / 12)
     assert quality.recall_block_or_review == pytest.approx(0.9)
-    assert quality.ham_in_review == pytest.approx(1 / 20)
+    assert quality.good_in_review == pytest.approx(1 / 20)
 
 
 def test_without_labels_there_is_no_quality_and_without_cases_no_share() -> None:

@@ -18,6 +18,7 @@ from streamapp.control.release import assemble, load_serving
 from streamapp.control.train_trees import costs, top_precision, train_trees, without_shared
 from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.events import Segment
+from streamapp.core.labels import LabelRead
 from streamapp.core.shared import SharedRead
 
 SPEC = load_pipeline("payments")
@@ -42,7 +43,7 @@ def test_the_history_has_the_features_that_decide_sees_however_it_is_cut(file: P
     short = tmp_path / "short.jsonl"
     short.write_bytes(b"\n".join(lines))
     history = read_history([short], SERVING, "label", "fraud")
-    state, shared, found, first = SERVING.state.new(), SERVING.shared.new(), [], 0
+    state, shared, known, found, first = SERVING.state.new(), SERVING.shared.new(), SERVING.labels.new(), [], 0
     for rows in (1, 7, 992, 3_000, 2_000):
         part = lines[first : first + rows]
         offsets = np.arange(first, first + rows, dtype=np.int64)
@@ -50,7 +51,7 @@ def test_the_history_has_the_features_that_decide_sees_however_it_is_cut(file: P
         times = np.array([event["event_time"] for event in events], np.int64)
         segment = Segment("t", 0, 1, offsets, times, [event["customer_id"].encode() for event in events], part, [()] * rows)
         plan = pipeline.plan([segment], SERVING)
-        read = pipeline.Read(shared=SharedRead(SERVING.shared.asks(plan), shared))
+        read = pipeline.Read(shared=SharedRead(SERVING.shared.asks(plan), shared), labels=LabelRead(known))
         outcome = pipeline.decide(plan, read, [state], SERVING, 0, lambda: 0.0)
         found.append(outcome.features.values.astype(np.float32))
         first += rows
