@@ -45,7 +45,7 @@ from streamapp.core.profiles import ProfilePlan
 
 DEADLINE_MS, SLOW_S = 50, 0.2
 #: What p99 may rise by beyond the deadline on a machine that does other things: measured between two runs without a fault.
-SLACK_MS = 15.0
+SLACK_MS = 25.0
 PHASES = ("before", "during", "after")
 #: A worker that compiles its kernels anew, on a machine that does other things, takes long to begin.
 START_S, BACK_S = 300.0, 15.0
@@ -60,6 +60,8 @@ COMPONENTS: Mapping[str, tuple[str, str, str, tuple[str, ...]]] = {
     "windows": ("payments", "terminal_id_windows_missing", "redis:", REDIS_FAULTS),
     "model": ("messages", "", "model:fast:", MODEL_FAULTS),
 }
+#: What a Redis that was emptied says of its windows until they are full again; days, so nobody waits for it here.
+WARMING = {"redis:redis_warming"}
 #: Faults that end in a slower verdict, not in a cheaper one.
 UNNAMED = {("model", "slow")}
 KEEPING = {"STREAMAPP_PROFILES_TTL_S": "1", "STREAMAPP_PROFILES_UNKNOWN_TTL_S": "0.1", "STREAMAPP_PROFILES_STALE_S": "0"}
@@ -196,13 +198,9 @@ async def one_fault(component: str, fault: str, stream: Stream, floor: Ground, p
     await asyncio.sleep(seconds)
     stream.enter("back")
     await floor.mend(fault)
-    usual = stream.seen["before"].degraded
 
     def fine() -> bool:
-        return stream.open() < stream._rate and not {one for one in stream.last_named if one.startswith(prefix)} - {
-            *usual,
-            "redis:redis_warming",
-        }
+        return stream.open() < stream.rate and not {one for one in stream.last_named if one.startswith(prefix)} - WARMING
 
     back_s = await until(fine, BACK_S, f"{component} {fault}: verdicts are not what they were")
     stream.enter("after")
@@ -216,8 +214,10 @@ async def one_fault(component: str, fault: str, stream: Stream, floor: Ground, p
     )
     told = {name: stream.seen[name].told() for name in PHASES}
     lost = sum(count[name] - len(stream.seen[name].waits_ms) for name in count)
-    named = {one: share for one, share in told["during"]["degraded"].items() if one.startswith(prefix) and one not in usual}
-    rise = told["during"]["p99_ms"] - told["before"]["p99_ms"]
+    usual = told["before"]["degraded"]
+    named = {one: share for one, share in told["during"]["degraded"].items() if one.startswith(prefix) and share > usual.get(one, 0.0)}
+    # What the machine does anyway is seen before and after; on a busy one the tail wanders.
+    rise = told["during"]["p99_ms"] - max(told["before"]["p99_ms"], told["after"]["p99_ms"])
     problems = []
     if lost or stream.twice:
         problems.append(f"{lost} lost, {stream.twice} twice")

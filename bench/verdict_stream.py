@@ -43,7 +43,7 @@ class Stream:
     def __init__(
         self, feed: Feeder, consumer: AIOKafkaConsumer, topics: Topics, keys: list[Any], bodies: list[dict[str, Any]], rate: int
     ) -> None:
-        self._feed, self._consumer, self._topics, self._rate = feed, consumer, topics, rate
+        self._feed, self._consumer, self._topics, self.rate = feed, consumer, topics, rate
         self._keys, self._bodies = keys, bodies
         self.phase, self.seen, self.indicator = "start", {"start": Seen()}, ""
         self._sent: dict[str, str] = {}  #  phase by event
@@ -61,7 +61,7 @@ class Stream:
         """Sends for ever."""
         began, sent = time.perf_counter(), 0
         while True:
-            due = int((time.perf_counter() - began) * self._rate)
+            due = int((time.perf_counter() - began) * self.rate)
             if due > sent:
                 values, keys = [], []
                 for _ in range(due - sent):

@@ -73,7 +73,8 @@ class StoresOfScore:
             if error is None:
                 self._runner.run(self._write())
         except FAILURES as failure:
-            raise ConfigError(f"Redis does not take the risks: {str(failure) or 'no answer in time'}", "check --profiles-redis") from failure
+            told = str(failure) or "no answer in time"
+            raise ConfigError(f"Redis does not take the risks: {told}", "check --profiles-redis") from failure
         finally:
             self._runner.run(self._close())
             self._runner.__exit__(kind, error, trace)
