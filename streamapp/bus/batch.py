@@ -73,9 +73,12 @@ class Batch:
             await self._group.news()
 
     def only_owned(self) -> Batch:
-        """Gives this batch without the segments that are no longer ours: itself when all are, and another as long as nobody can know."""
+        """Gives this batch without the segments that are no longer ours: itself when all are, and another as long as nobody can know.
+
+        Of a batch that has none left there is nothing to know: it is itself, also out of session, so that asking until it is comes to an end.
+        """
         kept = [place for place, ticket in enumerate(self._tickets) if self._group.holds(ticket)]
-        if len(kept) == len(self._tickets) and self._group.in_session():
+        if len(kept) == len(self._tickets) and (not kept or self._group.in_session()):
             return self
         segments = tuple(self.segments[place] for place in kept)
         return Batch(segments, tuple(self._tickets[place] for place in kept), self._acks, self._group, self.fetched_at)

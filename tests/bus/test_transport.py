@@ -203,7 +203,10 @@ async def test_a_batch_whose_session_is_over_is_let_go_by_the_rebalance(embedded
         client.kafka._coordinator.reset_generation()  # as the coordinator's answer to who is no member any more
         async with asyncio.timeout(25):
             await batch.heard()
-        assert batch.only_owned().segments == ()
+        emptied = batch.only_owned()
+        assert emptied is not batch and emptied.segments == ()
+        client.last_contact = time.monotonic() - 7  # also before the next session begins
+        assert emptied.only_owned() is emptied
         await until(lambda: len(seen.values) == 80, "the records again")
     assert app.left_behind == 0
 
