@@ -105,6 +105,8 @@ class LoopClient(AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # Faust hard-codes 1500 ms: a partition that is resumed or drained meanwhile would wait that long.
         consumer._fetch_max_wait_ms = self.limits.fetch_wait_ms
+        # Where producers of events use transactions, what they aborted is no event.
+        consumer._isolation_level = "read_committed"
         consumer._max_partition_fetch_bytes = self.limits.partition_fetch_bytes
         return consumer
 

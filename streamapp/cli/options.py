@@ -18,6 +18,7 @@ _DECLARED = {one.name: one for one in dataclasses.fields(Settings) if one.metada
 #: Settings of which the shell should offer values.
 _TYPES: dict[str, Any] = {
     "log_level": click.Choice(["debug", "info", "warning", "error"]),
+    "delivery": click.Choice(["at_least_once", "exactly_once"]),
     "models": click.Path(file_okay=False, path_type=Path),
 }
 

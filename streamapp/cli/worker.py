@@ -26,7 +26,7 @@ Examples:
   streamapp worker --kafka-config client.properties --namespace staging --metrics-port 9465
   streamapp config show                    # every setting, its value and where it comes from""",
 )
-@settings("pipeline", "bootstrap", "namespace", "models", "language", "metrics_host", "metrics_port", "log_level", kafka=True)
+@settings("pipeline", "bootstrap", "namespace", "models", "delivery", "language", "metrics_host", "metrics_port", "log_level", kafka=True)
 @click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End with the process that holds our standard input.")
 def command(settings: Settings, until_stdin_closes: bool) -> None:
     """Decide events from a broker until SIGTERM or Ctrl-C.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -11,10 +12,9 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streamapp.bus.columns import Carrier, fill
-from streamapp.bus.follow import follower
 from streamapp.bus.topics import Topics, create_topics
 from streamapp.bus.transactions import ExactlyOnce
 from streamapp.cli.children import Children
@@ -177,11 +177,37 @@ async def test_a_worker_that_was_stopped_past_its_session_shows_nothing_of_what_
             places = joined(places, await feed(kafka, topics, given[1]))
             await read_decisions(kafka, topics, places, [owner])
         finally:
+            woke = len(zombie.lines)
             os.kill(zombie.process.pid, signal.SIGCONT)
         places = joined(places, await feed(kafka, topics, given[2]))
+        give_up = time.monotonic() + DEADLINE_S
+        while zombie.running and not any("goes on at offset" in line for line in zombie.lines[woke:]):
+            assert time.monotonic() < give_up, zombie.last_words()
+            await asyncio.sleep(0.05)
         found = await read_decisions(kafka, topics, places, [owner])
-        async with follower(kafka, [topics.decisions], fetch_wait_ms=10) as records:
-            assert await records.poll(1000)
         verify(found, given[0] + given[1] + given[2], places)
     sent = sum([len(await values(kafka, topics.decisions, number, "read_uncommitted")) for number in range(4)])
     assert sent > len(places.offset), "the worker that was stopped had sent nothing: this showed nothing"
+
+
+@pytest.mark.kafka
+async def test_an_event_that_its_producer_aborted_is_not_decided(kafka: str, namespace: str, pipeline: str) -> None:
+    topics = Topics(namespace)
+    await create_topics(kafka, topics, partitions=1)
+    first, aborted, last = events(3, 0, seed=5)
+    async with AIOKafkaProducer(bootstrap_servers=kafka, transactional_id=f"{namespace}-upstream") as producer:
+        for event, ends in (
+            (first, producer.commit_transaction),
+            (aborted, producer.abort_transaction),
+            (last, producer.commit_transaction),
+        ):
+            await producer.begin_transaction()
+            await producer.send_and_wait(topics.events, json.dumps(event).encode(), key=event["user_id"].encode())
+            await ends()
+    with Children() as children:
+        worker = start(children, kafka, namespace, pipeline)
+        give_up = time.monotonic() + DEADLINE_S
+        while len(decided := await values(kafka, topics.decisions, 0)) < 2:
+            assert worker.running and time.monotonic() < give_up, worker.last_words()
+        assert worker.stop(12) == 0, worker.last_words()
+    assert [json.loads(one or b"")["event_id"] for one in decided] == [first["event_id"], last["event_id"]]

@@ -19,6 +19,7 @@ from streamapp.bus.feed import Places, feeder
 from streamapp.bus.follow import follower
 from streamapp.bus.topics import Topics, create_topics
 from streamapp.cli.children import Child, Children
+from tests.bus.kinds import KINDS, broker_of
 
 DEADLINE_S = 90
 SESSION = {"STREAMAPP_KAFKA_SESSION_TIMEOUT_MS": "6000", "STREAMAPP_KAFKA_HEARTBEAT_INTERVAL_MS": "500"}
@@ -71,18 +72,9 @@ def pipeline(tmp_path: Path) -> str:
     return str(path)
 
 
-KINDS = [("embedded", "at_least_once"), ("kafka", "at_least_once"), ("kafka", "exactly_once")]
-
-
-@pytest.fixture(params=[pytest.param(one, id="-".join(one), marks=pytest.mark.kafka if one[0] == "kafka" else ()) for one in KINDS])
+@pytest.fixture(params=KINDS)
 async def broker(request: pytest.FixtureRequest, namespace: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Gives the address of each kind of broker; workers that are started deliver in each kind that it is for."""
-    kind, delivery = request.param
-    monkeypatch.setenv("STREAMAPP_DELIVERY", delivery)
-    address: str = request.getfixturevalue(kind)
-    if kind == "kafka":
-        await create_topics(address, Topics(namespace), partitions=4)
-    return address
+    return await broker_of(request, namespace, monkeypatch)
 
 
 def events(count: int, first: int, seed: int) -> list[dict[str, Any]]:

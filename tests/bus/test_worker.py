@@ -22,7 +22,7 @@ from streamapp.bus.emit import Delivery
 from streamapp.bus.feed import Places, feeder
 from streamapp.bus.follow import Record, follower
 from streamapp.bus.producer import producing
-from streamapp.bus.topics import Topics, create_topics
+from streamapp.bus.topics import Topics
 from streamapp.cli.children import Child, Children
 from streamapp.cli.score import answers
 from streamapp.cli.serve import load, nothing_to_read
@@ -31,18 +31,16 @@ from streamapp.control.generate import Mix, messages
 from streamapp.core.errors import BusError
 from streamapp.core.outcome import Outcome
 from streamapp.worker import Line, attach
+from tests.bus.kinds import KINDS, broker_of
 from tests.line import SPEC, serving_of
 
 DEADLINE_S = 60
 
 
-@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
-async def broker(request: pytest.FixtureRequest, namespace: str) -> str:
-    """The embedded broker, and a real Kafka where there is one."""
-    address: str = request.getfixturevalue(request.param)
-    if request.param == "kafka":
-        await create_topics(address, Topics(namespace), partitions=4)
-    return address
+@pytest.fixture(params=KINDS)
+async def broker(request: pytest.FixtureRequest, namespace: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The embedded broker, and a real Kafka where there is one, under both kinds of delivery."""
+    return await broker_of(request, namespace, monkeypatch)
 
 
 def worker(children: Children, broker: str, namespace: str, *options: str) -> Child:
