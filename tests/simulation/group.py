@@ -262,7 +262,7 @@ class Client:
 
     # -- what aiokafka's coordinator client does
 
-    async def run(self, consumer: Any) -> None:
+    async def run(self, consumer: Any, reached: Callable[[str], None]) -> None:
         """Joins the group, beats, and joins again after each rebalance, telling `consumer` what is revoked and assigned."""
         ask, name, mine = self._broker.network.ask, self.name, frozenset[TopicPartition]()
         fetching = asyncio.create_task(self._fetcher.run())
@@ -270,8 +270,10 @@ class Client:
             while True:
                 self.generation, numbers = await ask(lambda: self._coordinator.join(name))
                 self.last_sync = asyncio.get_running_loop().time()
+                reached("joined")
                 if not await self._asked(self._coordinator.sync):
                     continue
+                reached("synced")
                 before, mine = self._fetcher.assignment, frozenset(TopicPartition(self._topic, number) for number in numbers)
                 if before is not None:
                     before._unassign()

@@ -240,7 +240,7 @@ class Process(Mind):
         attach(app, world.topics.events, line)  # type: ignore[arg-type]
         self.app = app
         self.start(app.batches.pump(lambda: False))
-        self.start(client.run(app.batches))
+        self.start(client.run(app.batches, self._reached))
         self.start(app.agents[0](app))
         while True:
             await asyncio.sleep(COMMIT_INTERVAL_S)
@@ -253,9 +253,11 @@ class Process(Mind):
             log.begin = max(log.begin, min(before, log.end))
 
         await self.world.network.ask(trim)
+        self._reached("saved")
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[LogReader]:
+        self._reached("loading")
         yield LogReader(LogConsumer(self.world.broker))
 
     def _observed(self, outcome: Any, release: str, now_ms: int) -> None:

@@ -103,6 +103,8 @@ class Witness:
         for partition, offset in offsets.items():
             if offset > self.journal[partition]:
                 self.say(f"{name} committed {partition}@{offset}; the journal is at {self.journal[partition]}")
+            if offset < self._coordinator.committed.get(partition, 0):
+                self.say(f"{name} committed {partition}@{offset} after {self._coordinator.committed[partition]}")
 
     def drained(self, name: str, left: int) -> None:
         """Sees what a SIGTERM has left behind."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -23,7 +23,8 @@ from tests.simulation.process import Process
 from tests.simulation.redis import Redis
 from tests.simulation.witness import Witness
 
-STEPS = ("decided", "emitted", "acknowledged", "logged", "acked")
+#: The numbered steps of the line, and those of a member of the group and of a partition that is loaded.
+STEPS = ("decided", "emitted", "acknowledged", "logged", "acked", "joined", "synced", "loading", "saved")
 #: Virtual seconds that the workers have, once nothing goes wrong any more, until everything is answered and committed.
 CALM_S = 240.0
 TRACE_MAX = 4_000
@@ -50,10 +51,10 @@ class Scenario:
     snapshots: SnapshotPolicy
 
     @classmethod
-    def of(cls, seed: int) -> Scenario:
-        """Gives the scenario of a seed."""
+    def of(cls, seed: int, faults: Sequence[str] = ()) -> Scenario:
+        """Gives the scenario of a seed; with `faults` only those happen."""
         random = Random(f"{seed}/scenario")
-        kinds = [kind for kind in KINDS if random.random() < 0.5] or [random.choice(list(KINDS))]
+        kinds = faults or [kind for kind in KINDS if random.random() < 0.5] or [random.choice(list(KINDS))]
         return cls(
             seed, random.randint(1, 3), random.choice([1, 2, 2, 3]), random.randint(40, 120), random.uniform(12, 32), tuple(kinds),
             random.choice([1.5, 4.0, 8.0]), random.choice([0.002, 0.01, 0.05]),
