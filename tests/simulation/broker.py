@@ -81,7 +81,7 @@ class Network:
     def latency_s(self) -> float:
         """Gives what one way takes: mostly little, now and then much more."""
         usual = self.random.expovariate(1 / self.weather.latency_s)
-        return usual * 20 if self.random.random() < 0.02 else usual
+        return min(usual * 20, 8.0) if self.random.random() < 0.02 else usual
 
     def later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
         """Calls back in the world after a time."""
@@ -254,8 +254,8 @@ class Producer:
 class LogConsumer:
     """Stands in for the AIOKafkaConsumer under bus/statelog.LogReader."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker, self._ask = broker, broker.network.ask
+    def __init__(self, broker: Broker, reached: Callable[[str], None]) -> None:
+        self._broker, self._ask, self._reached = broker, broker.network.ask, reached
         self._at: dict[TopicPartition, int] = {}
 
     async def beginning_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -288,4 +288,5 @@ class LogConsumer:
             return found, found[-1].offset + 1 if len(found) == count else log.end
 
         found, self._at[place] = await self._ask(fetch)
+        self._reached("reading")
         return {place: found}

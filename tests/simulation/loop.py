@@ -21,6 +21,9 @@ from streamapp.core.windows_partition import PartitionState
 #: Wall clock at the virtual second 0, epoch ms.
 EPOCH_MS = 1_750_000_000_000
 
+#: Turns of a loop that no run comes near.
+TURNS_MAX = 100_000
+
 Callback = Callable[..., object]
 
 
@@ -107,6 +110,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._selector = self
         self._random = random
         self.now_s = 0.0
+        self._turns = 0
         self.set_task_factory(self._new_task)
         self.failures: list[BaseException] = []  # of callbacks: nobody else would see them
         self.set_exception_handler(self._failed)
@@ -119,6 +123,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Stands in for a selector: no event ever comes, time passes."""
         if timeout is None:
             raise Stuck("nothing is left to happen")
+        self._turns += 1
+        if self._turns > TURNS_MAX:
+            raise Stuck("something goes round in circles")
         self.now_s += timeout
         return []
 
@@ -168,7 +175,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             except Exception as failure:  # noqa: BLE001 - the awaiting task gets it
                 done.set_exception(failure)
 
-        self.call_later(self._random.uniform(0, 0.02), finish)
+        self.call_later(self._random.uniform(0, self._random.choice([0.01, 0.02, 1.0])), finish)
         return done
 
     @staticmethod

@@ -225,7 +225,8 @@ class Process(Mind):
         world = self.world
         await asyncio.sleep(self.random.uniform(0.05, 0.5))
         producer: Any = Producer(world.broker, self, self.excuse)
-        delivery = Delivery(producer, world.topics, BATCH_BYTES_MAX)
+        guarantee = AtLeastOnce(producer)
+        delivery = Delivery(producer, world.topics, BATCH_BYTES_MAX, guarantee=guarantee)
         serving = world.serving
         journal = Journal(
             self, AtLeastOnce(producer), world.topics, serving.state, world.scenario.partitions, self._trim, world.scenario.snapshots
@@ -258,7 +259,7 @@ class Process(Mind):
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[LogReader]:
         self._reached("loading")
-        yield LogReader(LogConsumer(self.world.broker))
+        yield LogReader(LogConsumer(self.world.broker, self._reached))
 
     def _observed(self, outcome: Any, release: str, now_ms: int) -> None:
         self.world.figures["batches"] += 1

@@ -24,7 +24,7 @@ from tests.simulation.redis import Redis
 from tests.simulation.witness import Witness
 
 #: The numbered steps of the line, and those of a member of the group and of a partition that is loaded.
-STEPS = ("decided", "emitted", "acknowledged", "logged", "acked", "joined", "synced", "loading", "saved")
+STEPS = ("decided", "emitted", "acknowledged", "logged", "acked", "joined", "synced", "loading", "reading", "saved")
 #: Virtual seconds that the workers have, once nothing goes wrong any more, until everything is answered and committed.
 CALM_S = 240.0
 TRACE_MAX = 4_000
@@ -154,6 +154,7 @@ class World:
         self.finishing = True
         for process in list(self.processes):
             if not process.stopping:
+                await asyncio.sleep(5.0)  # the goodbye of the one before is a rebalance, in which nothing can be committed
                 await asyncio.wait({process.start(process.stop())})
         self.witness.shared_exactly = not self.redis.missed and not self.witness.redis_failed
         self.witness.check()

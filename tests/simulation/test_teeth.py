@@ -1,0 +1,23 @@
+"""The simulation notices what breaks the order of delivery: each of these small breaks in the program is found within a few seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.mutants import MUTANTS, Mutant, broken
+from tests.simulation.world import Scenario, simulate
+
+SEEDS = 60
+
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+def test_a_broken_promise_is_noticed(mutant: Mutant) -> None:
+    with broken(mutant):
+        assert any(simulate(seed, Scenario.of(seed, mutant.faults)).breaches for seed in range(SEEDS)), f"nobody notices that {mutant.what}"
+
+
+def test_a_break_that_no_longer_fits_the_source_is_told() -> None:
+    with pytest.raises(LookupError, match="find another way"), broken(MUTANTS[0]._replace(edits=(("no such line", ""),))):
+        pass
