@@ -19,6 +19,7 @@ from tests.simulation.loop import MIND
 
 GRACE_MS, SKEW_MS = 2_000, 60_000
 TERMINALS = 4
+TIER_MS = 200
 NUMERIC = ("customer_10s_count", "customer_10s_sum_amount", "card_40s_distinct_terminal_id", "amount")
 MEANS, SCALES, WEIGHTS, BIAS = (2.0, 60.0, 1.0, 20.0), (2.0, 80.0, 1.0, 15.0), (0.9, 0.6, 0.4, 0.7), -0.4
 APPROVE_BELOW, BLOCK_FROM = 0.4, 0.8
@@ -48,7 +49,6 @@ DOCUMENT: dict[str, Any] = {
         "terminal_1h": {"entity": "terminal_id", "window": "1h", "cold_below": 0, "aggregates": ["count"]},
     },
     "vector": {"numeric": list(NUMERIC)},
-    "tiers": [{"name": "fast", "model": "simulated"}],
     "verdict": {"fields": ["decision_id", "event_id", "verdict", "decided_by", "score", "degraded", "flags", "source"]},
 }  # fmt: skip
 
@@ -80,9 +80,10 @@ class Scorer:
         return Contributions(np.zeros(inputs.numeric.shape), np.zeros(0))
 
 
-def serving() -> pipeline.Serving:
-    """Gives the Serving of the simulated pipeline."""
-    return assemble(parse_spec(DOCUMENT, "simulation"), {"fast": Scorer()}, b"key-of-sixteen-b")
+def serving(*, slow: bool) -> pipeline.Serving:
+    """Gives the Serving of the simulated pipeline; a slow one asks its model beside the loop."""
+    tiers = [{"name": "fast", "model": "simulated"} | ({"time_ms": TIER_MS} if slow else {})]
+    return assemble(parse_spec(DOCUMENT | {"tiers": tiers}, "simulation"), {"fast": Scorer()}, b"key-of-sixteen-b")
 
 
 @dataclass(slots=True)

@@ -172,7 +172,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             try:
                 begun()
                 done.set_result(result if at_once else function(*args))
-            except Exception as failure:  # noqa: BLE001 - the awaiting task gets it
+            except Exception as failure:  # noqa: BLE001 - the awaiting task gets it, and may keep it to itself
+                self.failures.append(failure)
                 done.set_exception(failure)
 
         self.call_later(self._random.uniform(0, self._random.choice([0.01, 0.02, 1.0])), finish)

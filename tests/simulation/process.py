@@ -19,10 +19,12 @@ from streamapp.bus.guarantee import AtLeastOnce
 from streamapp.bus.journal import KafkaJournal
 from streamapp.bus.recovery import Group, Recovery
 from streamapp.bus.statelog import LogReader
+from streamapp.core.cascade import Answer, Question
 from streamapp.core.events import Segment
 from streamapp.core.windows_partition import PartitionState
 from streamapp.worker import Line, attach, reading
 from tests.simulation.broker import LogConsumer, Producer
+from tests.simulation.events import TIER_MS
 from tests.simulation.group import SESSION_TIMEOUT_S, Client
 from tests.simulation.loop import Mind
 from tests.simulation.redis import SharedCopy
@@ -237,7 +239,7 @@ class Process(Mind):
         app.partition_listener = recovery
         app.batches = Consumer(app, None, None, None)
         shared = SharedCopy(serving.shared, world.redis, world.network)
-        line = Line(serving, delivery, reading(serving.shared, shared), journal, self._observed, shared.write, self._reached)
+        line = Line(serving, delivery, reading(serving.shared, shared), journal, self._observed, shared.write, self._reached, self._ask)
         attach(app, world.topics.events, line)  # type: ignore[arg-type]
         self.app = app
         self.start(app.batches.pump(lambda: False))
@@ -260,6 +262,10 @@ class Process(Mind):
     async def _connect(self) -> AsyncIterator[LogReader]:
         self._reached("loading")
         yield LogReader(LogConsumer(self.world.broker, self._reached))
+
+    async def _ask(self, question: Question) -> Answer:
+        await asyncio.sleep(self.random.uniform(0, TIER_MS / 1000))
+        return question.here()
 
     def _observed(self, outcome: Any, release: str, now_ms: int) -> None:
         self.world.figures["batches"] += 1

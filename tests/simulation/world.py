@@ -24,16 +24,17 @@ from tests.simulation.redis import Redis
 from tests.simulation.witness import Witness
 
 #: The numbered steps of the line, and those of a member of the group and of a partition that is loaded.
-STEPS = ("decided", "emitted", "acknowledged", "logged", "acked", "joined", "synced", "loading", "reading", "saved")
+LINE_STEPS = ("decided", "emitted", "acknowledged", "logged", "acked", "saved")
+LOADING_STEPS = ("joined", "synced", "loading", "reading")
 #: Virtual seconds that the workers have, once nothing goes wrong any more, until everything is answered and committed.
 CALM_S = 240.0
 TRACE_MAX = 4_000
 
 
 @cache
-def simulated_serving() -> pipeline.Serving:
-    """Gives the one Serving of all runs: it is frozen."""
-    return payments.serving()
+def simulated_serving(*, slow: bool) -> pipeline.Serving:
+    """Gives the Serving of all runs that have a slow tier, or of all that have none: it is frozen."""
+    return payments.serving(slow=slow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Scenario:
     fault_every_s: float
     latency_s: float
     snapshots: SnapshotPolicy
+    slow_tier: bool  #  the model is asked beside the loop
 
     @classmethod
     def of(cls, seed: int, faults: Sequence[str] = ()) -> Scenario:
@@ -58,7 +60,7 @@ class Scenario:
         return cls(
             seed, random.randint(1, 3), random.choice([1, 2, 2, 3]), random.randint(40, 120), random.uniform(12, 32), tuple(kinds),
             random.choice([1.5, 4.0, 8.0]), random.choice([0.002, 0.01, 0.05]),
-            SnapshotPolicy(random.choice([15, 60, 1_000]), random.choice([5.0, 1_000.0])),
+            SnapshotPolicy(random.choice([15, 60, 1_000]), random.choice([5.0, 1_000.0])), random.random() < 0.25,
         )  # fmt: skip
 
 
@@ -89,7 +91,7 @@ class World:
         self.broker.watch = self.witness.appended
         self.coordinator.watch = self.witness.commits
         self.redis = Redis()
-        self.serving = simulated_serving()
+        self.serving = simulated_serving(slow=scenario.slow_tier)
         self.processes: list[Process] = []
         self.trace: list[str] = []
         self.figures = dict.fromkeys(("events", "batches", "starts", "kills", "stops", "zombies", "repeated", "snapshots", "rebalances"), 0)
@@ -215,11 +217,11 @@ class World:
         kind = self.random.choice(self.scenario.faults)
         KINDS[kind](self)
 
-    def _strike(self, happens: Callable[[Process], None]) -> None:
-        """Lets it happen now, at a numbered step, or at a numbered message of the network, to whoever it is."""
+    def _strike(self, happens: Callable[[Process], None], steps: Sequence[str]) -> None:
+        """Lets it happen now, at one of the steps, or at a numbered message of the network, to whoever it is."""
         when = self.random.random()
         if when < 0.5:
-            self._awaited[self.random.choice(STEPS)] = happens
+            self._awaited[self.random.choice(steps)] = happens
         elif when < 0.8:
             self._numbered[self._steps + self.random.randint(1, 200)] = happens
         elif self.processes:
@@ -236,6 +238,8 @@ class World:
         span_s = self.random.choice([0.3, 2.0, 5.5, 7.0, 12.0, 25.0]) * self.random.uniform(0.8, 1.2)
         self.note(f"{process.name} is stopped for {span_s:.1f} s")
         self.figures["zombies"] += 1
+        if self.scenario.slow_tier:
+            process.excuse()  # it may find its partitions gone in the middle of deciding
         process.freeze()
 
         def wake() -> None:
@@ -302,9 +306,10 @@ class World:
 
 
 KINDS: dict[str, Callable[[World], None]] = {
-    "kill": lambda world: world._strike(world.kill),
-    "pause": lambda world: world._strike(world.pause),
-    "terminate": lambda world: world._strike(world.terminate),
+    "kill": lambda world: world._strike(world.kill, LINE_STEPS + LOADING_STEPS),
+    "pause": lambda world: world._strike(world.pause, LINE_STEPS),
+    "doze": lambda world: world._strike(world.pause, LOADING_STEPS),
+    "terminate": lambda world: world._strike(world.terminate, LINE_STEPS + LOADING_STEPS),
     "members": World.more_or_fewer,
     "slow": lambda world: world.weather(world.random.uniform(0.5, 8), latency_s=world.random.choice([0.1, 0.4, 1.5])),
     "down": lambda world: world.weather(1.0, down_until_s=world.loop.now_s + world.random.choice([0.5, 3.0, 9.0])),
