@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from aiokafka.errors import KafkaError, ProducerFenced
@@ -116,7 +115,7 @@ class Round:
         self.counted.add_done_callback(_look_at)
         self._lane_of, self._inside = lane_of, 0
         self._started = False
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[tuple[Lane, BatchBuilder, str, asyncio.Future[Any]]] = []
         self._emptied = asyncio.Event()
 
     def enter(self) -> Round:
@@ -143,15 +142,21 @@ class Round:
         if self._started:
             lane.send(batch, topic, answer)
         else:
-            self._waiting.append(partial(lane.send, batch, topic, answer))
+            self._waiting.append((lane, batch, topic, answer))
         return answer
 
     def start(self) -> None:
         """Sends what waits; from now on nothing does."""
         self._started = True
-        for send in self._waiting:
-            send()
+        for lane, batch, topic, answer in self._waiting:
+            lane.send(batch, topic, answer)
         self._waiting.clear()
+
+    def fail(self, failure: Exception) -> None:
+        """Tells everybody who waits for it that it never counts."""
+        for *_, answer in self._waiting:
+            answer.set_exception(failure)
+        self.counted.set_exception(failure)
 
     async def commit(self) -> frozenset[int]:
         """Waits until it is empty and commits all partitions at once; gives those that have another owner by now. Raises BusError."""
@@ -181,6 +186,7 @@ class ExactlyOnce:
         self._committing: Round | None = None  # no longer open, and not counted yet
         self._running: asyncio.Task[None] | None = None
         self._retiring: dict[int, asyncio.Task[None]] = {}
+        self._failure: Exception | None = None  # of a round; nothing counts after it
 
     # -- bus/guarantee.py
 
@@ -244,6 +250,8 @@ class ExactlyOnce:
     # -- rounds
 
     def _enter(self) -> Round:
+        if self._failure is not None:
+            raise self._failure
         if self._open is None:
             self._open = Round(self._lane, asyncio.get_running_loop().time())
             if self._running is None or self._running.done():
@@ -266,7 +274,9 @@ class ExactlyOnce:
                 self._open, self._committing = None, one
                 one.counted.set_result(await one.commit())
             except Exception as failed:  # noqa: BLE001 - whoever waits for the round raises it, and the worker stops
-                one.counted.set_exception(failed)
+                self._failure = failed
+                for broken in {one, self._open or one}:
+                    broken.fail(failed)
                 return
             self._committing = None
 

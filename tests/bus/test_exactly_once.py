@@ -116,8 +116,8 @@ async def test_a_round_counts_when_each_of_its_micro_batches_has_left_and_the_ne
 
 @pytest.mark.kafka
 async def test_a_former_owner_cannot_commit_and_what_it_sent_is_aborted(kafka: str, topics: Topics) -> None:
-    async with exactly_once(kafka, topics) as former, exactly_once(kafka, topics) as owner:
-        for surprised in (True, False):
+    async with exactly_once(kafka, topics) as owner, exactly_once(kafka, topics) as first, exactly_once(kafka, topics) as second:
+        for surprised, former in ((True, first), (False, second)):
             await former.own(0)
             await former.own(1)
             effects = former.enter()
@@ -130,6 +130,8 @@ async def test_a_former_owner_cannot_commit_and_what_it_sent_is_aborted(kafka: s
             if surprised:
                 with pytest.raises(BusError, match="another worker has initialised it"):
                     await former.leave(1)
+                with pytest.raises(BusError, match="another worker has initialised it"):
+                    former.enter()  # nothing counts after it: whoever waits for nothing is told, too
                 continue
             former.give_up(0)
             assert await former.leave(1) == {0}
