@@ -17,7 +17,7 @@ from streamapp.config import load_pipeline
 from streamapp.core.lists_entry import encode, entry_of
 from streamapp.core.spec import PipelineSpec
 
-DEADLINE_S = 60
+DEADLINE_S = 150  # a first start compiles its kernels
 PIPELINE = """
 [pipeline]
 name = "posts"
