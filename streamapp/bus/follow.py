@@ -44,12 +44,18 @@ class Follower:
             for message in messages
         ]
 
-    async def left(self) -> int:
-        """Gives how many offsets there are before the topics' ends as they are now; -1 where the broker knows no such topic."""
+    async def ends(self) -> Mapping[Any, int]:
+        """Gives the next offset of every partition as it is now; nothing where the broker knows no such topic. Raises BusError."""
         assigned = self._consumer.assignment()
         try:
-            ends = await self._consumer.end_offsets(assigned) if assigned else {}
-            return sum([max(0, end - await self._consumer.position(place)) for place, end in ends.items()]) if assigned else -1
+            return dict(await self._consumer.end_offsets(assigned)) if assigned else {}
+        except KafkaError as failed:
+            raise _unread(failed) from failed
+
+    async def left(self, ends: Mapping[Any, int]) -> int:
+        """Gives how many offsets there are before `ends`. Raises BusError."""
+        try:
+            return sum([max(0, end - await self._consumer.position(place)) for place, end in ends.items()])
         except KafkaError as failed:
             raise _unread(failed) from failed
 

@@ -65,7 +65,7 @@ class ListTopic:
             try:
                 found = await self._records.poll(_POLL_MS, FOLLOW_ROWS)
                 self._take(found)
-                if not found or not await self._records.left():
+                if len(found) < FOLLOW_ROWS:
                     self._caught_up_at = time.monotonic()
             except BusError as failed:
                 log.warning("Lists cannot be read, what is known of them is used: %s", failed)
@@ -88,15 +88,16 @@ class ListTopic:
 
 async def whole(records: Follower, topic: str) -> AsyncIterator[tuple[list[Record], float]]:
     """Gives what a topic holds now, in parts, each with the share of the topic that is read with it. Raises BusError when it stalls."""
-    total = await records.left()
-    if total < 0:
+    ends = await records.ends()
+    if not ends:
         raise BusError(f"the broker knows no topic {topic}", "create it with `streamapp topics create`")
-    moved_s, left = time.monotonic(), total
+    moved_s, total = time.monotonic(), await records.left(ends)
+    left = total
     while left:
         found = await records.poll(_POLL_MS)
         if found:
             moved_s = time.monotonic()
         elif time.monotonic() - moved_s > STALL_S:
             raise BusError(f"{topic} gives nothing, {left} records before its end", "check it with `streamapp doctor`")
-        left = await records.left()
+        left = await records.left(ends)
         yield found, 1 - left / max(1, total)

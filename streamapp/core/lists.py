@@ -136,7 +136,7 @@ class Lookup:
                         found[row] = slots[row]
         if counts[SIMILAR] and text:
             data, start = self._form(field, NORMALISED, text=True)
-            near = self.table.similar[self.table.index(name)].nearest(
+            near = self.table.similar[self.table.index(name)].like(
                 sketches(data, start), self.table.lists[name].similarity, self.table.expires, self._plan.received_at
             )
             found = np.where(found < 0, near, found)

@@ -113,8 +113,10 @@ def decode(key: bytes | None, value: bytes | None) -> tuple[str, int, int, int, 
         number = int(digits, 16)
         place = MATCHES.index(match)
         entry = None if value is None else _decode(value)
-    except (ValueError, msgspec.MsgspecError) as failure:
+    except msgspec.MsgspecError as failure:
         raise ValueError(f"is no entry of a list: {failure}") from None
+    except ValueError:
+        raise ValueError("is no entry of a list: its key is not list/way of comparing/hash") from None
     if len(digits) != 32 or (entry is not None and (entry.list, entry.match) != (name, match)):
         raise ValueError("has a key that is not that of its entry")
     low, high = np.array([number & (2**64 - 1), number >> 64], np.uint64).view(np.int64).tolist()

@@ -23,7 +23,7 @@ SHINGLE_BYTES = 4
 #: shingles in common about one in a million shares none of eight.
 SKETCH, PROBED = 48, 8
 #: Texts looked at per probed hash, so that a flood of nearly equal entries costs no more than this.
-CANDIDATES_MAX = 64
+CANDIDATES_MAX = 32
 
 _NONE = 1 << 32  # behind the last hash of a short sketch
 _WORD = 0xFFFFFFFF
@@ -149,8 +149,8 @@ class SketchIndex:
         """Takes a text away, if it is there."""
         self._stale |= self._sketch.pop(slot, None) is not None
 
-    def nearest(self, wanted: Int64, least: float, expires: Int64, now: Int64) -> Int64:
-        """Takes n sketches; gives the slot of the most similar text that is alive [n], -1 where none has at least `least` in common."""
+    def like(self, wanted: Int64, least: float, expires: Int64, now: Int64) -> Int64:
+        """Takes n sketches; gives the slot of a text that is alive and has at least `least` in common [n], -1 where there is none."""
         if self._stale:
             self._slots = np.fromiter(self._sketch, np.int64, len(self._sketch))
             self._rows = np.full((len(self._sketch), SKETCH), _NONE, np.int64)
@@ -160,7 +160,8 @@ class SketchIndex:
             _index(self._rows, self._table)
             self._stale = False
         found = np.full(len(wanted), -1, np.int64)
-        _nearest(wanted, self._rows, self._slots, self._table, least, expires, now, found)
+        compared_with = np.full(len(self._rows), -1, np.int64)
+        _like(wanted, self._rows, self._slots, self._table, least, expires, now, compared_with, found)
         return found
 
 
@@ -181,23 +182,21 @@ def _index(rows: Any, table: Any) -> None:
 
 
 @compiled
-def _nearest(wanted: Any, rows: Any, slots: Any, table: Any, least: float, expires: Any, now: Any, found: Any) -> None:
+def _like(wanted: Any, rows: Any, slots: Any, table: Any, least: float, expires: Any, now: Any, compared_with: Any, found: Any) -> None:
     mask = len(table) - 1
     for row in range(len(wanted)):
-        best = least
         for probe in range(PROBED):
             tag = wanted[row, probe]
-            if tag == _NONE:
+            if tag == _NONE or found[row] >= 0:
                 break
             place, seen = tag & mask, 0
-            while table[place] != 0 and seen < CANDIDATES_MAX:
+            while table[place] != 0 and seen < CANDIDATES_MAX and found[row] < 0:
                 if (table[place] >> 32) & _WORD == tag:
                     seen += 1
                     entry = (table[place] & _WORD) - 1
-                    slot = slots[entry]
-                    if expires[slot] > now[row]:
-                        share = _alike(wanted[row], rows[entry])
-                        if share > best or (share == best and found[row] < 0):
-                            best = share
+                    if compared_with[entry] != row:  # most texts that share one hash share several
+                        compared_with[entry] = row
+                        slot = slots[entry]
+                        if expires[slot] > now[row] and _alike(wanted[row], rows[entry]) >= least:
                             found[row] = slot
                 place = (place + 1) & mask
