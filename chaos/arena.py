@@ -20,7 +20,7 @@ from chaos.processes import ROOT, Process
 from chaos.stream import Stream
 from chaos.verify import Asked, Output, Place, Tally, invented, judge, judge_textbook
 
-SETTLE_S = 60.0
+SETTLE_S = 120.0
 PIPELINES = {"counts": str(ROOT / "chaos/counts.toml"), "payments": str(ROOT / "pipelines/payments.toml")}
 
 

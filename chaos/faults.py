@@ -11,7 +11,7 @@ from chaos.bus import Stuck, await_true
 from chaos.processes import KILLED, Node, Process
 
 Round = Callable[[Arena], float | None]
-RATE, BURST = 250, 400
+RATE, BURST = 160, 300
 FAIL_POINT_CODE = 137
 TRIES = 8
 #: What workers write: before they join their group, and when a rebalance meets them loading.

@@ -27,6 +27,8 @@ class Kind:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+#: A restart is no outage, however slow the machine is that starts the broker.
+_PATIENT = {"STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "120000"}
 _IMPATIENT = {"STREAMAPP_KAFKA_REQUEST_TIMEOUT_MS": "4000"}
 
 KINDS: Mapping[str, Kind] = {
@@ -40,7 +42,7 @@ KINDS: Mapping[str, Kind] = {
     "oversized": Kind("verdicts that no topic takes, and kill -9", faults.killed, shares={"memo": 0.02}),
     "output-refused": Kind("a topic takes no verdict of its size", faults.output_refused),
     "output-deleted": Kind("a verdict topic is deleted", faults.output_deleted, environment=_IMPATIENT),
-    "broker-restart": Kind("the broker is stopped, or killed, and started again", on_node=faults.broker_restarted),
+    "broker-restart": Kind("the broker is stopped, or killed, and started again", on_node=faults.broker_restarted, environment=_PATIENT),
     "broker-away": Kind("the broker is away for longer than workers wait", on_node=faults.broker_away, environment=_IMPATIENT),
     "redis-killed": Kind("Redis is killed and comes back empty", on_redis=faults_redis.redis_killed),
     "redis-hung": Kind("Redis takes connections and does not answer", on_redis=faults_redis.redis_hung),

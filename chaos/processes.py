@@ -96,7 +96,7 @@ class Node:
         self.address = f"127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Starts it and waits until it serves; raises CalledProcessError with its own words on stderr."""
+        """Starts it and waits until it serves; raises Stuck with its own words."""
         self._run("start", *self._options, *self._start_options)
 
     def stop(self) -> None:
@@ -114,7 +114,9 @@ class Node:
         self._run("stop", *self._options, "--wipe")
 
     def _run(self, *arguments: str) -> None:
-        subprocess.run([str(ROOT / "ops/kafka/kafka"), *arguments], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([str(ROOT / "ops/kafka/kafka"), *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Stuck(f"kafka {arguments[0]}: {done.stderr.strip()}")
 
 
 class Redis:

@@ -75,7 +75,7 @@ class Batch:
     def only_owned(self) -> Batch:
         """Gives this batch without the segments that are no longer ours: itself when all are, and another as long as nobody can know.
 
-        Of a batch that has none left there is nothing to know: it is itself, also out of session, so that asking until it is comes to an end.
+        A batch that has none left is itself, also out of session: there is nothing to know, and asking until it is has to end.
         """
         kept = [place for place, ticket in enumerate(self._tickets) if self._group.holds(ticket)]
         if len(kept) == len(self._tickets) and (not kept or self._group.in_session()):
