@@ -165,7 +165,8 @@ class Words:
         return _SLOT.sub(lambda slot: said[slot[1]], pattern)
 
     def _duration(self, length_ms: int) -> str:
-        unit = next(unit for unit in sorted(UNITS_MS, key=UNITS_MS.__getitem__, reverse=True) if length_ms % UNITS_MS[unit] == 0)
+        known = sorted(UNITS_MS, key=UNITS_MS.__getitem__, reverse=True)
+        unit = next(unit for unit in known if length_ms % UNITS_MS[unit] == 0 and (unit != "d" or length_ms > UNITS_MS["d"]))
         return f"{length_ms // UNITS_MS[unit]} {self._language.units[unit]}"
 
 
