@@ -58,7 +58,7 @@ async def test_state_is_shown_checked_and_reset(broker: str, namespace: str, tmp
         more = await feed(broker, topics, [])
         worker = start(children, broker, namespace, str(path))
         twice = await read_decisions(broker, topics, places, [worker])
-        while sum(map(len, twice["decisions"].values())) < 2 * len(given):
+        while sum(map(len, twice.values())) < 2 * 2 * len(given):  # verdict and decision record of each, again
             twice = await read_decisions(broker, topics, places, [worker])
     assert len(more.offset) == 0
     verify(twice, given, places, repeats=True)
