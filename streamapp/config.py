@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamapp.core.document import Mistakes, nearest
+from streamapp.core.document import Mistakes, nearest, overlaid
 from streamapp.core.errors import ConfigError
 from streamapp.core.spec import PipelineSpec, parse_spec
 
@@ -360,6 +360,14 @@ def load_pipeline(name_or_path: str) -> PipelineSpec:
 
     A path is read as given; a name is looked up in ./pipelines, then in what came with the program. Raises ConfigError.
     """
+    path, text, document = _pipeline_file(name_or_path, ())
+    from streamapp.core.ruling import check_ruling  # with all that computes features: only where a pipeline is loaded
+
+    return parse_spec(document, str(path), text, check_ruling)
+
+
+def _pipeline_file(name_or_path: str, behind: tuple[Path, ...]) -> tuple[Path, str, dict[str, Any]]:
+    """Gives a pipeline file's path, text and document, the latter on top of what it `extends`; `behind` are the files that extend it."""
     given = Path(name_or_path)
     places = (
         [given] if given.suffix == ".toml" else [folder / f"{name_or_path}.toml" for folder in (Path("pipelines"), shipped("pipelines"))]
@@ -377,6 +385,11 @@ def load_pipeline(name_or_path: str) -> PipelineSpec:
         raise ConfigError(f"{path} cannot be read: {_reason(failure)}", "name a readable pipeline file") from failure
     except tomllib.TOMLDecodeError as wrong:
         raise ConfigError(f"{path} is not TOML: {wrong}", "correct the place it names") from wrong
-    from streamapp.core.ruling import check_ruling  # with all that computes features: only where a pipeline is loaded
-
-    return parse_spec(document, str(path), text, check_ruling)
+    base = document.get("extends")
+    if not isinstance(base, str):
+        return path, text, document
+    if path.resolve() in behind:
+        raise ConfigError(f"{path} extends itself in the end", "name another pipeline in `extends`, or none")
+    beside = path.parent / f"{base}.toml"
+    _, _, wider = _pipeline_file(str(beside) if beside.is_file() else base, (*behind, path.resolve()))
+    return path, "", overlaid(wider, document)  # lines would be those of two files: mistakes are told by key alone

@@ -19,6 +19,7 @@ from streamapp.core.attribution import Paths, paths_of
 from streamapp.core.calibrate import check_calibration
 from streamapp.core.card import Calibration, Card
 from streamapp.core.errors import InvariantBroken, ModelFailed, ModelRejected
+from streamapp.core.stack import Columns
 from streamapp.core.trees import Trees
 from streamapp.core.vectorise import Contributions, Inputs, Ngrams, pad, slices, unpad
 
@@ -39,9 +40,16 @@ EXTERNAL_DATA = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
 class OnnxModel:
     """A checked session of one thread; `logits` and `contributions` are pure and may run beside the event loop."""
 
-    def __init__(self, card: Card, calibration: Calibration, session: onnxruntime.InferenceSession, trees: Trees | None = None) -> None:
-        """Takes a session that passed `_check_session` and, of boosted trees, their tables."""
-        self.card, self.trees = card, trees
+    def __init__(
+        self,
+        card: Card,
+        calibration: Calibration,
+        session: onnxruntime.InferenceSession,
+        trees: Trees | None = None,
+        columns: Columns | None = None,
+    ) -> None:
+        """Takes a session that passed `_check_session` and, of boosted trees, their tables; of a stack, what its trees see of n-grams."""
+        self.card, self.trees, self._columns = card, trees, columns
         self._paths: Paths | None = None if trees is None else paths_of(trees)
         self.calibration = calibration
         self._session = session
@@ -68,13 +76,20 @@ class OnnxModel:
     def contributions(self, inputs: Inputs) -> Contributions:
         """Gives each input's signed share of the margin: exact of a linear graph, along the paths of trees that stand beside theirs.
 
+        Of a stack: both together.
+
         Raises ModelFailed for a model that has neither.
         """
         if not self.card.linear and self._paths is None:
             raise ModelFailed(f"model {self.card.name} {self.card.version} tells no contributions")
         self._check_inputs(inputs)
+        if self._paths is not None and self._columns is not None:
+            return self._columns.add(self._of_graph(inputs), inputs, self._paths)
         if self._paths is not None:
             return Contributions(self._paths.contributions(inputs.numeric), np.empty(0, np.float64))
+        return self._of_graph(inputs)
+
+    def _of_graph(self, inputs: Inputs) -> Contributions:
         ngrams = inputs.ngrams
         if self._index_type is None or ngrams is None:
             numeric = self._run(["numeric_contribution"], {"numeric": inputs.numeric})[0]
@@ -121,8 +136,8 @@ def load_model(directory: Path, *, feature_spec: str | None = None, vectorise: V
         )
     if EXTERNAL_DATA.search(graph):
         raise ModelRejected(f"{directory / MODEL_FILE} keeps weights in another file", "save the model as one file")
-    trees = None if card.trees_sha256 is None else _read_trees(directory / TREES_FILE, card)
-    model = OnnxModel(card, calibration, _session(graph, directory), trees)
+    trees, columns = (None, None) if card.trees_sha256 is None else _read_trees(directory / TREES_FILE, card)
+    model = OnnxModel(card, calibration, _session(graph, directory), trees, columns)
     _check_session(model)
     _warm_up(model)
     if vectorise is not None:
@@ -166,16 +181,19 @@ def _read_checked(path: Path, sha256: str) -> bytes:
     return content
 
 
-def _read_trees(path: Path, card: Card) -> Trees:
-    """Arrays of numbers only: pickled objects are refused, as everywhere."""
+def _read_trees(path: Path, card: Card) -> tuple[Trees, Columns | None]:
+    """Arrays of numbers only: pickled objects are refused, as everywhere. A stack's trees also look at the n-grams named by `bucket`."""
     content = _read_checked(path, card.trees_sha256 or "")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            trees = Trees(features=len(card.scaler.names), **dict(arrays))
+            tables = dict(arrays)
+            bucket = tables.pop("bucket", None)
+            columns = None if bucket is None else Columns(bucket, card.ngram_buckets)
+            trees = Trees(features=len(card.scaler.names) + (0 if bucket is None else len(bucket)), **tables)
             paths_of(trees)
     except (InvariantBroken, IndexError, TypeError, ValueError, zipfile.BadZipFile) as failure:
         raise ModelRejected(f"{path} holds no trees that fit the card: {failure}") from None
-    return trees
+    return trees, columns
 
 
 def _decode(content: bytes, kind: type[T], name: str) -> T:
@@ -236,10 +254,23 @@ def _warm_up(model: OnnxModel) -> None:
                 model.contributions(inputs)
         except Exception as failure:  # noqa: BLE001 - whatever it throws here it would throw in service
             raise ModelRejected(f"the graph does not run: {failure}") from None
-        if model.trees is not None and np.abs(model.trees.margins(inputs) - margins).max() > SMOKE_TOLERANCE:
+        if not _told_as_given(model, inputs, margins):
             raise ModelRejected("the tables of trees give other margins than the graph", "fetch the version again")
         if margins.shape != (n, len(model.card.labels)):
             raise ModelRejected(f"the graph gives margins {margins.shape} for {n} rows and {len(model.card.labels)} labels")
+
+
+def _told_as_given(model: OnnxModel, inputs: Inputs, margins: Float64) -> bool:
+    """Whether the tables of trees, where there are any, say what the graph says: their margins, or those less the graph's linear part."""
+    if model.trees is None:
+        return True
+    if model._columns is None:
+        return bool(np.abs(model.trees.margins(inputs) - margins).max() <= SMOKE_TOLERANCE)
+    linear, seen = model._of_graph(inputs), model._columns.of(inputs)
+    spoken = linear.numeric.sum(axis=1) + model.trees.margins(Inputs(seen, None))[:, 0]
+    if inputs.ngrams is not None:
+        spoken += np.add.reduceat(linear.ngram, inputs.ngrams.start[:-1])
+    return bool(np.ptp(margins[:, 0] - spoken) <= SMOKE_TOLERANCE)  # what is left is the intercept
 
 
 def _smoke_test(model: OnnxModel, vectorise: Vectorise) -> None:

@@ -17,6 +17,7 @@ from streamapp.core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from streamapp.control.fit import Recipe
     from streamapp.control.train import TrainingReport
     from streamapp.core.spec import PipelineSpec
 
@@ -30,6 +31,7 @@ Examples:
   streamapp train messages --data labelled.jsonl
   streamapp train messages --data january.jsonl february.jsonl.gz --split time
   streamapp train messages --data labelled.jsonl --precision 0.97 --models /srv/models
+  streamapp train messages_cascade --kind stack --data labelled.jsonl
   streamapp generate --pipeline payments -n 1000000 -o paid.jsonl --labels told.jsonl
   streamapp train payments --data paid.jsonl --told told.jsonl""",
 )
@@ -44,11 +46,12 @@ Examples:
 @click.option("--positive", default=None, help="The label that is to be found.  [default: spam; fraud where events have no text]")
 @click.option(
     "--kind",
-    type=click.Choice(["auto", "linear", "trees"]),
+    type=click.Choice(["auto", "linear", "trees", "stack"]),
     default="auto",
     show_default=True,
-    help="auto: boosted trees where events have no text.",
+    help="auto: boosted trees where events have no text. stack: linear and trees together, for the heavy tier of texts.",
 )
+@click.option("--tier", default=None, help="The tier whose model is trained.  [default: the first with a model; of a stack the last]")
 @click.option("--version", help="Name of the new version.  [default: the next number]")
 @click.option(
     "--split",
@@ -78,7 +81,8 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
     files = (*data, *more)
     try:
         with _stages() as progress:
-            report = (_train_trees if trees else _train_linear)(spec, files, models_directory(settings), wanted, progress)
+            by_kind = _train_stack if wanted["kind"] == "stack" else _train_trees if trees else _train_linear
+            report = by_kind(spec, files, models_directory(settings), wanted, progress)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"training needs {missing.name}, which is not installed", "pip install 'streamapp[train]'") from missing
     _tell(report, as_json=as_json)
@@ -88,15 +92,29 @@ def _train_linear(
     spec: PipelineSpec, files: tuple[Path, ...], models: Path, wanted: dict[str, Any], progress: Callable[[str, float], None]
 ) -> TrainingReport:
     from streamapp.adapters.models import load_model
-    from streamapp.control.fit import Recipe
     from streamapp.control.train import train
+
+    how: dict[str, Any] = {"split": wanted["split"], "recipe": _recipe(wanted), **_named(wanted)}
+    return train(spec, files, models, load_model=load_model, progress=progress, **how)
+
+
+def _recipe(wanted: dict[str, Any]) -> Recipe:
+    from streamapp.control.fit import Recipe
 
     promises = {"precision": wanted["precision"], "miss_rate": wanted["miss_rate"]}
     if wanted["told"]:
         raise ConfigError("a linear model reads no windows that labels move", "leave out --told")
-    recipe = Recipe(seed=wanted["seed"], **{name: value for name, value in promises.items() if value is not None})
-    named = _named(wanted)
-    return train(spec, files, models, load_model=load_model, split=wanted["split"], recipe=recipe, progress=progress, **named)
+    return Recipe(seed=wanted["seed"], **{name: value for name, value in promises.items() if value is not None})
+
+
+def _train_stack(
+    spec: PipelineSpec, files: tuple[Path, ...], models: Path, wanted: dict[str, Any], progress: Callable[[str, float], None]
+) -> TrainingReport:
+    from streamapp.adapters.models import load_model
+    from streamapp.control.train_stack import train_stack
+
+    how: dict[str, Any] = {"split": wanted["split"], "recipe": _recipe(wanted), **_named(wanted)}
+    return train_stack(spec, files, models, load_model=load_model, progress=progress, **how)
 
 
 def _train_trees(
@@ -119,7 +137,7 @@ def _train_trees(
 
 def _named(wanted: dict[str, Any]) -> dict[str, Any]:
     """What every kind of training is told under the same names."""
-    return {"label_field": wanted["label"], "positive_label": wanted["positive"], "version": wanted["version"]}
+    return {"label_field": wanted["label"], "positive_label": wanted["positive"], "version": wanted["version"], "tier": wanted["tier"]}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,15 @@ from streamapp.core.vectorise import Inputs, scale
 Float64 = npt.NDArray[np.float64]
 
 
+class Scoring(Protocol):
+    """What a card asks of a fitted model."""
+
+    @property
+    def unseen_margins(self) -> Float64: ...
+
+    def margins(self, table: Table) -> Float64: ...
+
+
 @dataclass(slots=True, frozen=True)
 class TrainingReport:
     """What was made of the data, for people: the version's directory, its card, and the figures behind it."""
@@ -54,23 +63,25 @@ def train(
     label_field: str = "label",
     positive_label: str = "spam",
     version: str | None = None,
+    tier: str | None = None,
     split: Literal["auto", "random", "time"] = "auto",
     recipe: Recipe | None = None,
     created_by: str = "streamapp train",
     progress: Progress = lambda stage, share: None,
 ) -> TrainingReport:
-    """Trains the first tier's model of `spec` on JSON lines and writes `models/<name>/<version>/`, the next free number by default.
+    """Trains the model of `tier` (the first that has one) on JSON lines and writes `models/<name>/<version>/`.
 
-    `split` auto goes by time where every event names its own. `progress` is called with a stage and the share of it that is done.
+    The version is the next free number by default; `split` auto goes by time where every event names its own. `progress` is called with a
+    stage and the share of it that is done.
     Raises ConfigError for data that cannot train, and ModelRejected for a version that exists or a file that is not equal to Python.
     """
     recipe = recipe or Recipe()
     serving = assemble(spec, {}, b"training")
-    name, directory = version_directory(spec, models, version)
+    name, directory = version_directory(spec, models, version, tier)
     progress("read", 0.0)
     examples = read_examples(files, serving, label_field, positive_label)
     progress("read", 1.0)
-    parts = _split(examples, split, recipe)
+    parts = split_of(examples, split, recipe)
     found = columns(examples.events, serving)
     table = table_of(found, spec, examples.positive, np.arange(len(examples)))
     progress("features", 0.5)
@@ -91,14 +102,14 @@ def train(
         hyper_parameters={**asdict(recipe), "penalties": list(recipe.penalties), "penalty": fitted.penalty, "augmented": fitted.augmented},
         feature_spec=serving.features.hash, scaler=fitted.scaler, ngram_buckets=buckets, linear=True, onnx_sha256="", calibration_sha256="",
         base_rate=round(float(examples.positive[parts.validation].mean()), 9),
-        training=_provenance(examples, parts),
+        training=provenance(examples, parts),
         metrics={
             **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
             "suspicious_features": suspicious, "best_f1_cut": best_f1_cut(fitted.probability(test_rows), test_rows.positive),
             "notes": fitted.notes,
         },
         reliability=reliability_bins(fitted.probability(test_rows), test_rows.positive),
-        block=fitted.block, approve=fitted.approve, reference=_references(fitted, table, found, parts),
+        block=fitted.block, approve=fitted.approve, reference=references(fitted, table, found, parts),
     )  # fmt: skip
     card = publish(
         directory, card, Files(graph, fitted.calibration), serving, load_model, fitted.linear.margins,
@@ -126,7 +137,8 @@ def attacked_copies(examples: Examples, serving: pipeline.Serving, recipe: Recip
     return table_of(columns(copies, serving), serving.spec, examples.positive[origin], origin.astype(np.int64))
 
 
-def _split(examples: Examples, kind: str, recipe: Recipe) -> Split:
+def split_of(examples: Examples, kind: str, recipe: Recipe) -> Split:
+    """Gives the parts, by time where every event names its own or `kind` asks for it; raises ConfigError where a part lacks a class."""
     shares = (recipe.train_share, recipe.validation_share)
     if kind == "time" and examples.time_ms is None:
         raise ConfigError("a split by time needs an event_time in every event", "add them, or use --split random")
@@ -167,15 +179,16 @@ def _ladder(fitted: Fitted, table: Table, found: Columns, spec: PipelineSpec, pa
     )
 
 
-def _references(fitted: Fitted, table: Table, found: Columns, parts: Split) -> dict[str, Reference]:
+def references(fitted: Scoring, table: Table, found: Columns, parts: Split) -> dict[str, Reference]:
     """Features as in training; the score, which training rows would flatter, of rows unseen by the model that scored them."""
     unseen = [fitted.unseen_margins, *(fitted.margins(table.rows(rows)) for rows in (parts.validation, parts.test))]
     scores: Float64 = logistic(np.concatenate(unseen))
-    references = {name: reference(found.values[parts.train, place]) for place, name in enumerate(found.names)}
-    return references | {"score": reference(scores)}
+    usual = {name: reference(found.values[parts.train, place]) for place, name in enumerate(found.names)}
+    return usual | {"score": reference(scores)}
 
 
-def _provenance(examples: Examples, parts: Split) -> dict[str, Any]:
+def provenance(examples: Examples, parts: Split) -> dict[str, Any]:
+    """Gives what a card says of its data: files with hashes, what was left out, rows and positives of each part, the time they span."""
     times = examples.time_ms
     return {
         "files": examples.files,

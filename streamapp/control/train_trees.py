@@ -51,11 +51,12 @@ def train_trees(
     positive_label: str = "fraud",
     told_files: Sequence[Path] = (),
     version: str | None = None,
+    tier: str | None = None,
     recipe: BoostRecipe | None = None,
     created_by: str = "streamapp train",
     progress: Progress = lambda stage, share: None,
 ) -> TrainingReport:
-    """Trains boosted trees for the first tier of `spec` and writes `models/<name>/<version>/`, the next free number by default.
+    """Trains boosted trees for `tier` (the first with a model) and writes `models/<name>/<version>/`, the next free number by default.
 
     The files are read in order, as one partition; the split goes by time. Labels of `told_files` move
     label windows from when they were told on. Each event counts twice: with its whole past, and with the few
@@ -65,7 +66,7 @@ def train_trees(
     """
     recipe = recipe or BoostRecipe()
     serving = assemble(spec, {}, b"training")
-    name, directory = version_directory(spec, models, version)
+    name, directory = version_directory(spec, models, version, tier)
     progress("read", 0.0)
     history = read_history(files, serving, label_field, positive_label, recipe.cold_ms, told_files)
     progress("read", 1.0)

@@ -16,7 +16,25 @@ LESS_OR_EQUAL, SUM = 0, 1
 
 
 def tree_graph(trees: Trees, name: str) -> bytes:
-    """Gives the model file of `trees`: numeric float32 [n, k] in, logit float64 [n, 1] out.
+    """Gives the model file of `trees`: numeric float32 [n, k] in, logit float64 [n, 1] out."""
+    graph = helper.make_graph(
+        tree_nodes(trees, "numeric", "logit"),
+        name,
+        [helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["n", trees.features])],
+        [helper.make_tensor_value_info("logit", TensorProto.DOUBLE, ["n", 1])],
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="streamapp",
+    )
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def tree_nodes(trees: Trees, given: str, margin: str) -> list[onnx.NodeProto]:
+    """Gives the steps from the float32 input `given` [n, trees.features] to the trees' margin, float64 [n, 1].
 
     Inputs are widened and the operator runs in float64: leaves are added up as Python adds them, but for the order (1e-15). In float32,
     which takes as long, a hundred leaves were off by 5e-6.
@@ -38,7 +56,7 @@ def tree_graph(trees: Trees, name: str) -> bytes:
 
     nothing = np.zeros(len(extra))
     node = helper.make_node(
-        "TreeEnsemble", ["wide"], ["logit"], domain="ai.onnx.ml",
+        "TreeEnsemble", [f"{given}_wide"], [margin], domain="ai.onnx.ml",
         aggregate_function=SUM, post_transform=0, n_targets=1,
         tree_roots=roots.tolist(),
         nodes_featureids=joined(trees.feature[inner], nothing),
@@ -51,17 +69,4 @@ def tree_graph(trees: Trees, name: str) -> bytes:
         leaf_targetids=[0] * len(leaf),
         leaf_weights=numpy_helper.from_array(trees.value[leaf], "leaves"),
     )  # fmt: skip
-    graph = helper.make_graph(
-        [helper.make_node("Cast", ["numeric"], ["wide"], to=TensorProto.DOUBLE), node],
-        name,
-        [helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["n", trees.features])],
-        [helper.make_tensor_value_info("logit", TensorProto.DOUBLE, ["n", 1])],
-    )
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="streamapp",
-    )
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+    return [helper.make_node("Cast", [given], [f"{given}_wide"], to=TensorProto.DOUBLE), node]

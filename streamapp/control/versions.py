@@ -21,7 +21,7 @@ from streamapp.control.fit import Progress
 from streamapp.control.release import LoadModel, inputs_of
 from streamapp.control.smoke import smoke_examples
 from streamapp.core.card import Calibration, Card
-from streamapp.core.errors import ModelRejected
+from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.trees import Trees
 from streamapp.core.vectorise import Inputs
@@ -38,12 +38,13 @@ class Files:
     graph: bytes
     calibration: Calibration
     trees: Trees | None = None  # tables that contributions are told from
+    bucket: npt.NDArray[np.int32] | None = None  # of a stack: the n-gram buckets that are columns to its trees
 
     def contents(self) -> dict[str, bytes]:
         """Gives each file by name; equal models give equal bytes."""
         calibration = msgspec.json.format(msgspec.json.encode(self.calibration), indent=1)
         found = {"model.onnx": self.graph, "calibration.json": calibration}
-        return found if self.trees is None else found | {"trees.npz": _tables(self.trees)}
+        return found if self.trees is None else found | {"trees.npz": _tables(self.trees, self.bucket)}
 
 
 def publish(
@@ -98,12 +99,17 @@ def write_version(directory: Path, card: Card, contents: dict[str, bytes], check
     return card
 
 
-def version_directory(spec: PipelineSpec, models: Path, version: str | None) -> tuple[str, Path]:
-    """Gives the name of the first model that the tiers ask for (the pipeline's where none does) and where its version will stand.
+def version_directory(spec: PipelineSpec, models: Path, version: str | None, tier: str | None = None) -> tuple[str, Path]:
+    """Gives the name of the model that `tier` asks for, without one the first tier's that has a model, and where its version will stand.
 
-    The next free number where no version is named; raises ModelRejected where it exists.
+    The pipeline's name where no tier has a model, the next free number where no version is named. Raises ConfigError for a tier that is
+    not there or has no model, ModelRejected where the version exists.
     """
-    name = next((tier.model for tier in spec.tiers if tier.model is not None), spec.pipeline.name)
+    named = [(one.name, one.model) for one in spec.tiers if one.model is not None and tier in (None, one.name)]
+    if tier is not None and not named:
+        known = ", ".join(one.name for one in spec.tiers if one.model is not None)
+        raise ConfigError(f"the pipeline has no tier {tier!r} with a model", f"tiers with a model are {known or 'none'}")
+    name = named[0][1] if named else spec.pipeline.name
     taken = [int(path.name) for path in (models / name).glob("[0-9]*") if path.name.isdigit()]
     directory = models / name / (version or str(max(taken, default=0) + 1))
     if directory.exists():
@@ -124,10 +130,12 @@ def code_commit() -> str | None:
     return described.stdout.strip()
 
 
-def _tables(trees: Trees) -> bytes:
+def _tables(trees: Trees, bucket: npt.NDArray[np.int32] | None) -> bytes:
     """The members of an archive carry no time: equal trees give equal bytes."""
     file = io.BytesIO()
     small = {name: getattr(trees, name).astype(np.int32) for name in ("root", "feature", "left", "right", "cover")}
+    if bucket is not None:
+        small["bucket"] = bucket
     np.savez_compressed(file, allow_pickle=False, threshold=trees.threshold, value=trees.value, **small)
     return file.getvalue()
 

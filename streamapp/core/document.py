@@ -6,7 +6,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,3 +157,32 @@ def _plain(dotted: str) -> str:
 def _depth(line: str) -> int:
     bare = re.sub(r""""(?:\\.|[^"\\])*"|'[^']*'|#.*$""", "", line)
     return bare.count("[") + bare.count("{") - bare.count("]") - bare.count("}")
+
+
+def overlaid(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives `base` with what `own` says: tables key by key, entries of arrays of tables by their `code` or `name`, all else replaced.
+
+    An entry that the base has not stands behind its entries.
+    """
+    found = dict(base)
+    for key, value in own.items():
+        before = found.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            found[key] = overlaid(before, value)
+        elif _entries(before) and _entries(value):
+            placed = {_identity(entry): entry for entry in before or ()}
+            for entry in value:
+                name = _identity(entry)
+                placed[name] = overlaid(placed[name], entry) if name in placed else entry
+            found[key] = list(placed.values())
+        else:
+            found[key] = value
+    return found
+
+
+def _entries(value: Any) -> bool:
+    return isinstance(value, Sequence) and bool(value) and all(isinstance(entry, Mapping) for entry in value)
+
+
+def _identity(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("code", entry.get("name", id(entry))))

@@ -201,6 +201,7 @@ class LabelsSection(msgspec.Struct, frozen=True, kw_only=True):
 class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one pipeline file says."""
 
+    extends: Text | None = None  #     the pipeline (name or file) that this one differs from; resolved where files are read
     pipeline: PipelineSection
     event: EventSection
     features: FeaturesSection = FeaturesSection()
