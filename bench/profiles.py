@@ -12,7 +12,10 @@ import asyncio
 import json
 import os
 import platform
+import signal
+import subprocess
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -91,6 +94,29 @@ async def cost(address: str, users: int, drawn_from: int, batch: int, events: in
     }  # fmt: skip
 
 
+async def hang(address: str, process: subprocess.Popen[bytes], deadline_ms: int) -> dict[str, Any]:
+    """Gives what 2,000 micro-batches of 64 strangers wait for Redis, answering, hung (SIGSTOP) and back, in ms."""
+    profiles = RedisProfiles(PLAN, f"redis://{address}/0", "bench", deadline_ms)
+    number = 0
+    told: dict[str, Any] = {"deadline_ms": deadline_ms}
+    for name, sent in (("answering", None), ("hung", signal.SIGSTOP), ("back", signal.SIGCONT)):
+        if sent is not None:
+            os.kill(process.pid, sent)
+        waits, causes = [], Counter[str]()
+        for _ in range(2_000):
+            question = await profiles.ask([f"user-{one}" for one in range(number, number + 64)])
+            number += 64
+            began = time.perf_counter()
+            found = await profiles.answer(question)
+            waits.append((time.perf_counter() - began) * 1e3)
+            causes.update(one.cause for one in found.degraded)
+            await asyncio.sleep(0.001)
+        waits.sort()
+        told[name] = {"p50": round(waits[1000], 2), "p99": round(waits[1980], 2), "max": round(waits[-1], 2), "causes": dict(causes)}
+    await profiles.close()
+    return told
+
+
 async def main() -> None:
     """Prints one JSON line per figure."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -99,11 +125,12 @@ async def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[512])
     chosen = parser.parse_args()
     print(json.dumps({"machine": platform.processor() or platform.machine(), "load": os.getloadavg()[0], "cores": os.cpu_count()}))
-    with redis_server() as (address, _):
+    with redis_server() as (address, process):
         print(json.dumps(await fill(address, chosen.users)), flush=True)
         for batch in chosen.batch:
             for drawn_from in (chosen.users, 50_000, 5_000):
                 print(json.dumps(await cost(address, chosen.users, drawn_from, batch, chosen.events)), flush=True)
+        print(json.dumps({"hang": await hang(address, process, 50)}), flush=True)
 
 
 if __name__ == "__main__":
