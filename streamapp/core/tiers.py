@@ -179,6 +179,13 @@ class Answer:
     cause: str | None = None
 
 
+def _margins(given: Any, m: int, classes: int) -> Float64:
+    """Gives what a model gave if it is margins [m, classes]; raises ModelFailed for anything else, so that it fails here and not later."""
+    if not isinstance(given, np.ndarray) or given.dtype.kind != "f" or given.shape != (m, classes):
+        raise ModelFailed(f"a model gave {getattr(given, 'shape', type(given).__name__)} for {m} rows of {classes}", "train it again")
+    return given
+
+
 @dataclass(slots=True, frozen=True)
 class Question:
     """A tier and the m rows of a micro-batch it is asked about, the most urgent first.
@@ -195,7 +202,7 @@ class Question:
         """Gives the numbers [high - low, C] of the rows low:high of the question. Raises what the tier raises."""
         tier, rows = self.tier, self.rows[low:high]
         if tier.model is not None:
-            return tier.model.logits(tier.inputs(self.inputs, rows))
+            return _margins(tier.model.logits(tier.inputs(self.inputs, rows)), rows.size, tier.classes)
         if self.columns is None or (tier.formula is None and tier.plugin is None):
             raise InvariantBroken(f"tier {tier.name} has neither a model nor columns to read")
         if tier.plugin is not None:

@@ -104,7 +104,9 @@ class Broken:
     def logits(self, inputs: Any) -> Any:
         if self._how == "raises":
             raise RuntimeError("no numbers today")
-        return self._inner.logits(inputs)
+        margins = self._inner.logits(inputs)
+        ways = {"empty": margins[:0], "too wide": np.hstack((margins, margins)), "flat": margins[:, 0], "no number": [["x"]] * len(margins)}
+        return {**ways, "nan": margins * np.nan, "whole": margins.astype(np.int64)}.get(self._how, margins)
 
     def contributions(self, inputs: Any) -> Any:
         raise RuntimeError("no reasons today")
@@ -118,7 +120,7 @@ def test_without_a_model_rules_decide_then_the_default_and_the_verdict_says_so()
     assert all(one["reasons"] for one in decided if one["verdict"] != "approve")
 
 
-@pytest.mark.parametrize("how", ["raises", "explains nothing"])
+@pytest.mark.parametrize("how", ["raises", "explains nothing", "empty", "too wide", "flat", "no number", "nan", "whole"])
 def test_a_model_that_fails_loses_no_verdict_and_is_named(how: str) -> None:
     found = answers(serving_of(Broken(how)), [segment(stream())])
     assert found.keys() == at_once().keys()
