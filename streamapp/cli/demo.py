@@ -61,9 +61,12 @@ def command(settings: Settings, as_json: bool, **wanted: Any) -> None:
     the figures and fails unless events = verdicts + dead letters.
     """
     from streamapp.cli.demo_report import figures, report
+    from streamapp.cli.demo_source import GENERATED, no_generator
     from streamapp.config import load_pipeline
 
     wish = Wish(load_pipeline(settings.pipeline), quiet=as_json, **wanted)
+    if wish.source is None and wish.spec.pipeline.name not in GENERATED:
+        raise no_generator(wish.spec.pipeline.name)
     with Children() as children:
         run = _run(children, settings, wish)
     found = figures(run)

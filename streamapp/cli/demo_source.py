@@ -18,6 +18,8 @@ from streamapp.control.payments import DAY_MS, PaymentMix, payments
 from streamapp.control.payments_labels import Told, payment_labels
 from streamapp.core.errors import ConfigError
 
+#: Pipelines with a generator.
+GENERATED = ("messages", "payments")
 #: Customers of the generated payments: few, so that the demo's events are weeks, and labels come in time to matter.
 CUSTOMERS, PER_CUSTOMER_A_DAY = 1_000, 2.0
 BROKEN, BROKEN_LABELS = 0.01, 0.002
@@ -47,7 +49,12 @@ def source_of(pipeline: str, key: str, given: IO[bytes] | None, count: int, seed
         paid = PaymentMix(seed=seed, customers=CUSTOMERS, terminals=2 * CUSTOMERS, start_ms=now_ms - days * DAY_MS)
         events, labels = spoiled(payments(count, paid), BROKEN, seed), payment_labels(count, paid)
         return Source(events, spoiled_labels(labels, BROKEN_LABELS, seed), "genuine", "fraud")
-    raise ConfigError(f"nobody generates events of pipeline {pipeline}", "bring some: --input FILE")
+    raise no_generator(pipeline)
+
+
+def no_generator(pipeline: str) -> ConfigError:
+    """Gives the refusal of a pipeline that nobody generates events for."""
+    return ConfigError(f"nobody generates events of pipeline {pipeline}", "bring some: --input FILE")
 
 
 def spoiled(records: Iterator[Generated], share: float, seed: int) -> Iterator[Generated]:

@@ -28,7 +28,7 @@ from streamapp.core.shared import SharedPlan, SharedRead, indicator
 from streamapp.core.spec import UNKNOWN_LABEL, EventSection, FieldSpec, PipelineSection, PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
 from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS, UNREADABLE, epoch_ms
-from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, parse_velocity
+from streamapp.core.velocity import LABEL_VALUES, StoreSpec, VelocityFeature, duration_ms, parse_velocity
 from streamapp.core.windows import QUERY, WRITE, WindowStore, units
 from streamapp.core.windows_entries import NEVER
 from streamapp.core.windows_index import hash_names
@@ -104,6 +104,25 @@ class Labelled:
     flags: Int32
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the features of one store are: their columns, their sums, which of them are risks, and what these are divided by."""
+
+    columns: npt.NDArray[np.intp]
+    positions: npt.NDArray[np.intp]
+    risks: npt.NDArray[np.intp]  #    among `columns`
+    weights: npt.NDArray[np.intp]  #  of the risks
+
+    @classmethod
+    def of(cls, store: StoreSpec, features: Sequence[VelocityFeature]) -> _Layout:
+        """Takes a store and the features of all label stores in the order of their columns."""
+        mine = [(column, one) for column, one in enumerate(features) if one.store == store.name]
+        risks = [place for place, (_, one) in enumerate(mine) if one.aggregate == "risk"]
+        weights = [mine[place][1].position - 1 for place in risks]
+        columns, positions = [column for column, _ in mine], [one.position for _, one in mine]
+        return cls(*(np.array(each, np.intp) for each in (columns, positions, risks, weights)))
+
+
 class LabelPlan:
     """The label windows of one pipeline, and how its labels are read; `stores` is empty where it has none."""
 
@@ -118,6 +137,7 @@ class LabelPlan:
         #: The least time from an event to the first window that sees its label, ms.
         self.delay_ms = min((feature.delay_ms for feature in self._answered), default=0)
         self._skew_max_ms = duration_ms(spec.state.skew_max)
+        self._layouts = [_Layout.of(store, self._answered) for store in self.stores]
         if self.stores:
             self.spec = label_spec(spec, [store.entity for store in self.stores])
             self._decoder = Decoder(self.spec)
@@ -173,23 +193,22 @@ class LabelPlan:
         if not n or read is None:
             return Labelled(values, flags)
         ticks = [step.moved.admission.ticks for step in remembered.steps]
-        time, high = np.concatenate([one.time for one in ticks]), np.concatenate([one.high for one in ticks])
+        time = ticks[0].time if len(ticks) == 1 else np.concatenate([one.time for one in ticks])
+        high = ticks[0].high if len(ticks) == 1 else np.concatenate([one.high for one in ticks])
         read.state.high = max(read.state.high, int(high.max()))
-        mode = np.full(n, QUERY, np.int8)
-        for place, store in enumerate(self.stores):
+        mode, nothing, keyless = np.full(n, QUERY, np.int8), np.zeros((n, len(LABEL_VALUES)), np.int64), np.empty((n, 0), np.int64)
+        for place, (store, layout) in enumerate(zip(self.stores, self._layouts, strict=True)):
             given = None if shared is None else shared.asks.entries.get(store.entity)
             name = _hashed(plan, store.entity) if given is None else given.name
-            nothing = np.zeros((n, len(store.values)), np.int64)
-            answers = read.state.stores[store.name].advance(name, time, high, nothing, np.empty((n, 0), np.int64), mode)
+            answers = read.state.stores[store.name].advance(name, time, high, nothing, keyless, mode)
             flags |= answers.flags & Flag.OVERFLOW
             values[:, len(self._answered) + place] = (name == 0).all(axis=1)
-            for column, feature in enumerate(self._answered):
-                if feature.store == store.name:
-                    found = answers.value[:, feature.position]
-                    if feature.aggregate == "risk":
-                        weight = answers.value[:, feature.position - 1]
-                        found = np.divide(found, weight, out=np.full(n, np.nan), where=weight > 0)
-                    values[:, column] = found
+            found = answers.value[:, layout.positions]
+            if layout.risks.size:
+                weight = answers.value[:, layout.weights]
+                known = weight > 0
+                found[:, layout.risks] = np.where(known, found[:, layout.risks] / np.where(known, weight, 1.0), np.nan)
+            values[:, layout.columns] = found
         return Labelled(values, flags)
 
     def _who(self, plan: Plan) -> Int64:

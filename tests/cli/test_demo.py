@@ -76,7 +76,7 @@ def test_payments_are_fed_with_their_labels() -> None:
 def test_a_pipeline_without_a_generator_asks_for_events() -> None:
     demo = start("--pipeline", "reference", "--events", "10")
     _, errors = demo.communicate(timeout=300)
-    assert demo.returncode == 2 and "nobody generates events of pipeline reference" in errors and "--input" in errors
+    assert demo.returncode == 2 and "Nobody generates events of pipeline reference" in errors and "--input" in errors
 
 
 def test_real_events_are_answered_and_compared_with_their_labels(tmp_path: Path) -> None:
