@@ -132,7 +132,7 @@ class SketchIndex:
     """The sketches of one list's texts, found by their smallest hashes; made anew after a change, when somebody first asks."""
 
     def __init__(self) -> None:
-        self._sketch: dict[int, tuple[int, ...]] = {}  # by slot
+        self._sketch: dict[int, Int64] = {}  # by slot
         self._slots, self._rows, self._table = np.empty(0, np.int64), np.empty((0, SKETCH), np.int64), np.zeros(64, np.int64)
         self._stale = False
 
@@ -142,7 +142,7 @@ class SketchIndex:
 
     def put(self, slot: int, sketch: tuple[int, ...]) -> None:
         """Adds a text, or replaces the one of this slot."""
-        self._sketch[slot] = sketch
+        self._sketch[slot] = np.array(sketch[:SKETCH], np.int64)
         self._stale = True
 
     def drop(self, slot: int) -> None:
@@ -155,7 +155,7 @@ class SketchIndex:
             self._slots = np.fromiter(self._sketch, np.int64, len(self._sketch))
             self._rows = np.full((len(self._sketch), SKETCH), _NONE, np.int64)
             for place, sketch in enumerate(self._sketch.values()):
-                self._rows[place, : len(sketch)] = sketch[:SKETCH]
+                self._rows[place, : len(sketch)] = sketch
             self._table = table_for(len(self._slots) * PROBED)
             _index(self._rows, self._table)
             self._stale = False
