@@ -19,6 +19,8 @@ from chaos.bus import Stuck, await_true
 
 ROOT = Path(__file__).resolve().parent.parent
 KILLED = -signal.SIGKILL
+#: What a broker may need to come back on a machine that has other work.
+PATIENCE_S = 180.0
 
 
 class Process:
@@ -85,6 +87,13 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Gives whether somebody takes connections on that port of this machine."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 class Node:
     """One Apache Kafka of ops/kafka that is ours to stop; sessions may be as short as a second."""
 
@@ -96,8 +105,13 @@ class Node:
         self.address = f"127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Starts it and waits until it serves; raises Stuck with its own words."""
-        self._run("start", *self._options, *self._start_options)
+        """Starts it and waits until it serves, also where it takes long to recover its logs; raises Stuck with its own words."""
+        try:
+            self._run("start", *self._options, *self._start_options)
+        except Stuck:
+            if not self._pid_file.exists():
+                raise
+            await_true(lambda: listens(self._port), "the broker serves", PATIENCE_S)
 
     def stop(self) -> None:
         """Stops it in order and waits until it is gone."""
@@ -130,16 +144,11 @@ class Redis:
         """Starts an empty one and waits until it listens."""
         options = {"--port": str(self.port), "--bind": "127.0.0.1", "--save": "", "--appendonly": "no", "--dir": str(self._folder)}
         self.process = Process(["redis-server", *(word for pair in options.items() for word in pair)], self._folder / "redis.log")
-        await_true(self._listens, "redis listens", 10)
+        await_true(lambda: listens(self.port), "redis listens", 10)
 
     def close(self) -> None:
         """Ends it."""
         self.process.close()
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
 
 
 @contextmanager
