@@ -22,7 +22,8 @@ from chaos.kinds import KINDS
 from chaos.play import DELIVERIES, Ground, Played, play
 from chaos.processes import Node, missing
 
-SESSION_MS = 3000
+#: On a broker of our own, and the least that a broker grants unless it is told otherwise.
+SESSION_MS, GRANTED_MS = 3000, 6000
 #: What one round of every kind tells in a few minutes.
 SHORT = ("kill-decided", "kill-emitted", "kill-logged", "kill", "zombie", "sigterm", "broker-restart", "oversized", "embedded-kill")
 
@@ -33,7 +34,8 @@ Examples:
   python -m chaos                                         # all kinds, 20 rounds each, on a Kafka of its own
   python -m chaos --short                                 # a few rounds in minutes
   python -m chaos --kinds kill,zombie --rounds 5 --seed 7
-  python -m chaos --bootstrap 127.0.0.1:9092 --session-ms 6000 --json > table.json"""
+  python -m chaos --bootstrap 127.0.0.1:9092 --json > table.json
+  python -m chaos --delivery exactly_once --kinds kill,zombie --rounds 5"""
 )
 @click.option("--bootstrap", help="A real Kafka, HOST:PORT; without it one is started and stopped, as some kinds need.")
 @click.option("--kinds", help=f"Only these, with commas between: {', '.join(KINDS)}.")
@@ -41,7 +43,9 @@ Examples:
 @click.option("--short", is_flag=True, help=f"One round of the kinds that tell most: {', '.join(SHORT)}.")
 @click.option("--seed", type=int, help="Equal seeds send the same events and choose the same faults.")
 @click.option("--delivery", type=click.Choice(DELIVERIES), default=DELIVERIES[0], show_default=True, help="What the workers are told.")
-@click.option("--session-ms", type=click.IntRange(min=1000), default=SESSION_MS, show_default=True, help="Session timeout of the workers.")
+@click.option(
+    "--session-ms", type=click.IntRange(min=1000), help="Session timeout of the workers (3000; what brokers grant, 6000, with --bootstrap)."
+)
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Directory for the logs of rounds that failed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per kind on stdout instead of the table.")
 def main(
@@ -51,7 +55,7 @@ def main(
     short: bool,
     seed: int | None,
     delivery: str,
-    session_ms: int,
+    session_ms: int | None,
     keep: Path | None,
     as_json: bool,
 ) -> None:
@@ -63,6 +67,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the broker of this run ends with it
     chosen = _chosen(kinds, short)
     rounds = rounds or (1 if short else 20)
+    session_ms = session_ms or (GRANTED_MS if bootstrap else SESSION_MS)
     seed = random.SystemRandom().randrange(1 << 30) if seed is None else seed
     folder = keep or Path(tempfile.mkdtemp(prefix="streamapp-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
