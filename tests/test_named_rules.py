@@ -56,6 +56,9 @@ LIMITS: list[tuple[str, str, str, list[dict[str, Any]], list[dict[str, Any]]]] =
     ("payments", "impossible_travel", "review", [{"country": "US"}, {"country": "US"}], [{"country": "US"}, {"country": "JP"}]),
 ]  # fmt: skip
 
+#: Rules on what labels said, which this line does not hear: their own examples stand at the limit, and check_examples runs them.
+ELSEWHERE = {("payments", "compromised_terminal")}
+
 
 @pytest.mark.parametrize(("name", "code", "route", "at_limit", "above"), LIMITS, ids=[case[1] for case in LIMITS])
 def test_a_rule_misses_at_its_limit_and_hits_just_above(
@@ -70,7 +73,7 @@ def test_a_rule_misses_at_its_limit_and_hits_just_above(
 
 def test_every_live_rule_that_is_shipped_is_tested_by_name() -> None:
     shipped = {(name, rule.code) for name, serving in SERVING.items() for rule in serving.spec.rules}
-    assert {(name, code) for name, code, *_ in LIMITS} == shipped
+    assert {(name, code) for name, code, *_ in LIMITS} | ELSEWHERE == shipped
 
 
 def test_clean_text_breaks_no_rule_and_what_nothing_speaks_against_gets_the_default_sentence() -> None:
