@@ -60,10 +60,12 @@ class _Outside(FaustConsumer):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Suspends the streams."""
         self.app.flowing.clear()
+        if self.app.resuming is not None:
+            self.app.resuming.cancel()
 
     async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
         """Lets the streams go on after a while."""
-        self.app.process.start(self.app.flow_again(generation_id))
+        self.app.resuming = self.app.process.start(self.app.flow_again())
 
     def resume_flow(self) -> None:
         """Nothing more than the batch consumer does."""
@@ -110,6 +112,7 @@ class App:
         self.process, self.client, self.conf, self.app = process, client, self, self
         self.batch_limits, self.partition_listener = LIMITS, listener
         self.flowing = asyncio.Event()
+        self.resuming: asyncio.Task[None] | None = None
         self.topics = _Conductor(topic)
         self.agents: list[Callable[[Any], Coroutine[Any, Any, None]]] = []
         self.batches: Any = None
@@ -127,14 +130,13 @@ class App:
         """Takes the agent's function."""
         return self.agents.append
 
-    async def flow_again(self, generation: int) -> None:
+    async def flow_again(self) -> None:
         """Lets the streams go on, as Faust does some time after a rebalance: what was queued before it is dropped."""
         await asyncio.sleep(self.process.random.uniform(0, 0.3))
-        if generation == self.client.generation and not self.flowing.is_set():
-            while not self.topics.queue.empty():
-                self.topics.queue.get_nowait()
-            self.flowing.set()
-            self.batches.resume_flow()
+        while not self.topics.queue.empty():
+            self.topics.queue.get_nowait()
+        self.flowing.set()
+        self.batches.resume_flow()
 
     def noack(self) -> App:
         """The stream acks nothing by itself."""
