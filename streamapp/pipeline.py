@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -13,88 +11,18 @@ import numpy.typing as npt
 
 from streamapp.core import cascade
 from streamapp.core.conditions import on_no_list
-from streamapp.core.costs import Costs, Prices
-from streamapp.core.counterfactual import Change, Counterfactuals
-from streamapp.core.decode import Decoder
-from streamapp.core.encode import VerdictEncoder, Versions
 from streamapp.core.events import Plan, Segment
-from streamapp.core.explain import NOTHING, ModelReasons, Normal, Reason, Sentences, beside_normal, group_contributions
 from streamapp.core.features import FeatureSet
-from streamapp.core.features.plan import FeaturePlan, Texts
-from streamapp.core.labels import LabelPlan, LabelRead
-from streamapp.core.lists import Listed, ListPlan, Lookup
-from streamapp.core.lists_table import ListTable
-from streamapp.core.normal import Normals
+from streamapp.core.lists import Listed, Lookup
 from streamapp.core.outcome import Outcome
-from streamapp.core.predictions import Predictions
-from streamapp.core.route import APPROVE, ROUTE_NAMES, UNDECIDED, strictest_rule
-from streamapp.core.rules import RuleHits, Rules
-from streamapp.core.shared import SharedPlan, SharedRead
-from streamapp.core.spec import PipelineSpec
-from streamapp.core.state import Remembered, StatePlan
+from streamapp.core.route import UNDECIDED, strictest_rule
+from streamapp.core.rules import RuleHits
 from streamapp.core.vectorise import Inputs, Ngrams, scale, take_ngrams
-from streamapp.core.velocity import VelocityFeature
 from streamapp.core.windows_partition import PartitionState
+from streamapp.explaining import Judged, explain
+from streamapp.serving import DEFAULT, RULE, Read, Serving
 
-#: `decided_by`: rules, then the tiers by name, then the default, then the lists that decide.
-RULE, DEFAULT = "rule", "default"
-
-
-@dataclass(slots=True, frozen=True)
-class Serving:
-    """Everything versioned that decides, frozen together; a worker swaps it between two micro-batches."""
-
-    release: str
-    code: int  #                                   of the release, where a name is too long: with remembered decisions
-    spec: PipelineSpec
-    decoder: Decoder
-    state: StatePlan
-    shared: SharedPlan
-    labels: LabelPlan
-    features: FeaturePlan
-    rules: Rules
-    tiers: tuple[cascade.Tier, ...]
-    explainers: tuple[ModelReasons | None, ...]  # by tier; None where the model cannot say why
-    deciders: tuple[str, ...]  #                   names behind Outcome.decided_by
-    encoder: VerdictEncoder
-    versions: Versions
-    default_route: int
-    sentences: Sentences
-    numeric: npt.NDArray[np.intp]  #               feature columns that enter the models, in the cards' order
-    predictions: Predictions | None = None  #      where scores are used again
-    explains: bool = True  #                       whether reasons are told; False where no output carries them
-    lists: ListPlan | None = None  #               where lists are declared
-    normals: Normals | None = None  #              of the entities, where the pipeline declares them
-    counterfactuals: Counterfactuals | None = None
-    costs: Costs | None = None  #                  where a cut goes by cost
-
-    @property
-    def waits(self) -> bool:
-        """Whether a tier is asked beside the event loop."""
-        return any(tier.time_ms is not None for tier in self.tiers)
-
-    @property
-    def windows(self) -> tuple[VelocityFeature, ...]:
-        """The features of all windows, in the order of their columns: local, shared, of labels."""
-        return (*self.state.features, *self.shared.features, *self.labels.features)
-
-    @property
-    def models(self) -> tuple[cascade.Scorer, ...]:
-        """The models of the tiers that have one, cheapest first."""
-        return tuple(tier.model for tier in self.tiers if tier.model is not None)
-
-
-@dataclass(slots=True, frozen=True)
-class Read:
-    """What prefetch brought for a plan's keys; empty where nothing is configured."""
-
-    profiles: npt.NDArray[np.float64] | None = None  #  n x features.profiles.columns, NaN where not known; None: none were read
-    degraded: tuple[cascade.Degraded, ...] = ()
-    shared: SharedRead | None = None  #                windows of entities that cross partitions; None: all of them are missing
-    texts: Texts | None = None  #                       what was read of the texts meanwhile
-    texts_ms: float = 0.0
-    labels: LabelRead | None = None  #                  what turned out to be true; None: nothing is known
-    lists: ListTable | None = None  #                  what is on the lists now; None: what the pipeline file says
+__all__ = ["DEFAULT", "RULE", "Read", "Serving"]
 
 
 def plan(segments: Sequence[Segment], serving: Serving) -> Plan:
@@ -170,7 +98,7 @@ def deciding(
     route, decided_by = combine(hits, ruled, scores, serving, listed)
     serving.state.settle(remembered, route, decided_by, scores.score, serving.code)
     judged = Judged(plan, features, hits, inputs, scores, route, listed, prices, cheapest)
-    reasons = explain(judged, remembered, serving)
+    reasons = explain(judged, remembered, serving, partial(reroute, judged, serving))
     lap("explain")
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
@@ -212,91 +140,6 @@ def combine(
     if listed is not None:
         listed.put(route, decided_by, by_default + 1)
     return route, decided_by
-
-
-@dataclass(slots=True, frozen=True)
-class Judged:
-    """A micro-batch whose routes are known, and all that they came from."""
-
-    plan: Plan
-    features: FeatureSet
-    hits: RuleHits
-    inputs: Inputs
-    scores: cascade.Scores
-    route: npt.NDArray[np.int8]
-    listed: Listed | None
-    prices: Prices | None
-    cheapest: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None
-
-
-def explain(judged: Judged, remembered: Remembered, serving: Serving) -> list[Sequence[Reason]]:
-    """Gives the reasons of every row that is not approved.
-
-    The list that denies it, its rules, the model's contributions, what would have been milder, its costs.
-    Law: none of them is left without one. A model that cannot say why is named in `scores.degraded`.
-    """
-    hits, scores, route, listed = judged.hits, judged.scores, judged.route, judged.listed
-    reasons: list[Sequence[Reason]] = [()] * len(route)
-    if not serving.explains:
-        return reasons
-    asked = np.flatnonzero((route != APPROVE) & ~remembered.duplicate)
-    found: dict[int, list[Reason]] = {row: serving.rules.reasons(hits, row) for row in asked.tolist()}
-    if listed is not None:
-        found = {row: [listed.reasons[row], *hit] if row in listed.reasons else hit for row, hit in found.items()}
-    normal = serving.normals.of(hits.columns, asked) if serving.normals and asked.size else NOTHING
-    if normal:
-        found = {row: beside_normal(told, normal, place) for place, (row, told) in enumerate(found.items())}
-    changes = _told_by_models(judged, asked, normal, found, serving)
-    if serving.counterfactuals is not None and asked.size:
-        tried = _tried(judged, asked, serving.counterfactuals)
-        changes = serving.counterfactuals.by_rules(hits.hit, tried) + changes
-        again = partial(reroute, judged, serving)
-        for row, reason in serving.counterfactuals.reasons(changes, judged.features.values, route, again).items():
-            found[row].append(reason)
-    if judged.prices is not None:
-        by_cost = np.array([any(tier.by_cost) for tier in serving.tiers] + [False])  # NO_TIER is the last
-        rows = asked[by_cost[scores.tier[asked]] & (route[asked] == scores.route[asked])]
-        for row, costs in zip(rows.tolist(), judged.prices.of(rows).expected(scores.probability[rows]).tolist(), strict=True):
-            found[row].append(serving.sentences.cheapest(ROUTE_NAMES[route[row]], costs[route[row]], costs[APPROVE]))
-    for row, told in found.items():
-        reasons[row] = told or [serving.sentences.last_resort(scores.probability[row], scores.threshold[row], ROUTE_NAMES[route[row]])]
-    for row, first_offset in remembered.first_offsets():
-        reasons[row] = [serving.sentences.duplicate(first_offset)]
-    return reasons
-
-
-def _told_by_models(
-    judged: Judged, asked: npt.NDArray[np.intp], normal: Normal, found: dict[int, list[Reason]], serving: Serving
-) -> list[Change]:
-    """Adds to `found` the reasons of the models that scored the rows `asked`; gives the changes of an input that would move them."""
-    changes: list[Change] = []
-    for place, (tier, explainer) in enumerate(zip(serving.tiers, serving.explainers, strict=True)):
-        mine = judged.scores.tier[asked] == place
-        rows = asked[mine]
-        if explainer is None or tier.model is None or not rows.size:
-            continue
-        own_normal = {name: list(compress(values, mine)) for name, values in normal.items()}
-        try:
-            places = serving.numeric if tier.own is None else tier.own.places
-            inputs = tier.inputs(judged.inputs, rows)
-            shares = group_contributions(tier.model.contributions(inputs), inputs.ngrams)
-            because = explainer.top(shares, judged.features.values[np.ix_(rows, places)], own_normal)
-            if serving.counterfactuals is not None:
-                at = np.isin(rows, _tried(judged, asked, serving.counterfactuals), assume_unique=True)
-                cuts = tier.cuts(rows[at], judged.cheapest)
-                changes += serving.counterfactuals.by_model(place, tier, rows[at], inputs.numeric[at], shares[at], cuts)
-        except Exception as failure:  # noqa: BLE001 - the decision stands; what is missing is named
-            judged.scores.degraded.append(cascade.Degraded(f"explanation:{tier.name}", type(failure).__name__))
-            continue
-        for row, one in zip(rows.tolist(), because, strict=True):
-            found[row] += one
-    return changes
-
-
-def _tried(judged: Judged, asked: npt.NDArray[np.intp], counterfactuals: Counterfactuals) -> npt.NDArray[np.intp]:
-    """Gives the rows that changes are tried on: what a list decides, no number changes."""
-    open_rows = asked if judged.listed is None else asked[judged.listed.by[asked] < 0]
-    return open_rows[: counterfactuals.rows_max]
 
 
 def reroute(

@@ -16,7 +16,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
-from dataclasses import replace
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -26,14 +25,13 @@ from streamapp.bus.emit import Answers, Delivery
 from streamapp.bus.transport import Batch
 from streamapp.core.cascade import answered_here
 from streamapp.core.errors import BusError
-from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
-from streamapp.core.shared import SharedEntries, SharedPlan
+from streamapp.core.shared import SharedEntries
 from streamapp.core.tiers import Answer, Question
-from streamapp.ports import Ask, Journal, KnownLabels, KnownLists, Profiles, Settled, SharedWindows
+from streamapp.ports import Ask, Journal, Settled
+from streamapp.prefetch import Prefetch
 
-Prefetch = Callable[[Plan, pipeline.Serving], Awaitable[pipeline.Read]]
 #: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
 Share = Callable[[Mapping[str, SharedEntries]], Awaitable[None]]
 #: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
@@ -54,49 +52,6 @@ async def tell_nobody(written: Mapping[str, SharedEntries]) -> None:
 async def ask_here(question: Question) -> Answer:
     """Ask of a worker without slow tiers: on the spot."""
     return question.here()
-
-
-def reading(plan: SharedPlan, windows: SharedWindows, profiles: Profiles | None = None) -> Prefetch:
-    """Gives the prefetch of a pipeline: profiles are asked for first and awaited last; the texts are read while they are on their way.
-
-    One round trip per micro-batch for the profiles that the process does not know, one to bring its copy of the shared windows up to date.
-    """
-
-    async def prefetch(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
-        if profiles is None:
-            brought = await windows.read(plan.asks(one))
-            return pipeline.Read(degraded=brought.degraded, shared=brought)
-        question = await profiles.ask(one.column(serving.spec.pipeline.key))
-        began = time.perf_counter()
-        texts = serving.features.read_texts(one)
-        texts_ms = round((time.perf_counter() - began) * 1e3, 3)
-        shared = await windows.read(plan.asks(one)) if plan.stores else None
-        known = await profiles.answer(question)
-        degraded = known.degraded if shared is None else (*known.degraded, *shared.degraded)
-        return pipeline.Read(known.values, degraded, shared, texts, texts_ms)
-
-    return prefetch
-
-
-def knowing(prefetch: Prefetch, labels: KnownLabels) -> Prefetch:
-    """Gives the prefetch that adds what turned out to be true, as far as this worker knows when the micro-batch is decided."""
-
-    async def both(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
-        read, known = await prefetch(one, serving), labels.read()
-        return replace(read, labels=known, degraded=(*read.degraded, *known.degraded))
-
-    return both
-
-
-def listing(prefetch: Prefetch, lists: KnownLists) -> Prefetch:
-    """Gives the prefetch that adds what is on the lists, as far as this worker knows when the micro-batch is decided."""
-
-    async def both(one: Plan, serving: pipeline.Serving) -> pipeline.Read:
-        read = await prefetch(one, serving)
-        table, degraded = lists.read()
-        return replace(read, lists=table, degraded=(*read.degraded, *degraded))
-
-    return both
 
 
 #: Journal records are written at once for so many events, else so many seconds after the ones before: thin traffic makes few requests.

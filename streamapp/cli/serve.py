@@ -38,14 +38,14 @@ from streamapp.cli.watching import Watch
 from streamapp.config import Settings, fail_point, models_directory
 from streamapp.control.release import load_serving
 from streamapp.core.errors import StreamappError
-from streamapp.core.events import Plan
 from streamapp.core.label_book import warm_up as warm_up_labels
 from streamapp.core.labels import LabelPlan
 from streamapp.core.observe import warm_up
 from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.windows import warm_up as warm_up_windows
-from streamapp.worker import Line, Reached, attach, knowing, listing, nothing_happens, reading
+from streamapp.prefetch import knowing, listing, nothing_to_read, reading
+from streamapp.worker import Line, Reached, attach, nothing_happens
 
 log = logging.getLogger(__name__)
 
@@ -195,11 +195,6 @@ def known_profiles(settings: Settings, serving: pipeline.Serving, namespace: str
         return None
     keeping = Keeping(settings.profiles_ttl_s, settings.profiles_unknown_ttl_s, settings.profiles_stale_s, settings.profiles_kept)
     return RedisProfiles(serving.features.profiles, url, namespace, settings.redis_deadline_ms, keeping)
-
-
-async def nothing_to_read(plan: Plan, serving: pipeline.Serving) -> pipeline.Read:
-    """Prefetch of a pipeline without a profile store: all profile features are missing, and say so."""
-    return pipeline.Read()
 
 
 async def swap_models(line: Line, watch: Watch, settings: Settings, spec: PipelineSpec) -> None:

@@ -25,11 +25,12 @@ from streamapp.bus.producer import producing
 from streamapp.bus.topics import Topics
 from streamapp.cli.children import Child, Children
 from streamapp.cli.score import answers
-from streamapp.cli.serve import load, nothing_to_read
+from streamapp.cli.serve import load
 from streamapp.config import load_settings, shipped
 from streamapp.control.generate import Mix, messages
 from streamapp.core.errors import BusError
 from streamapp.core.outcome import Outcome
+from streamapp.prefetch import nothing_to_read
 from streamapp.worker import Line, attach
 from tests.bus.kinds import KINDS, broker_of
 from tests.line import SPEC, serving_of

@@ -19,10 +19,10 @@ from streamapp.bus.feed import feeder
 from streamapp.bus.follow import follower
 from streamapp.bus.topics import Topics
 from streamapp.cli.children import Children
-from streamapp.cli.serve import nothing_to_read
 from streamapp.control.release import assemble
 from streamapp.core.errors import BusError
 from streamapp.core.spec import parse_spec
+from streamapp.prefetch import nothing_to_read
 from streamapp.worker import Line
 from tests.line import segment
 

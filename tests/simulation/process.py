@@ -22,7 +22,8 @@ from streamapp.bus.statelog import LogReader
 from streamapp.core.cascade import Answer, Question
 from streamapp.core.events import Segment
 from streamapp.core.windows_partition import PartitionState
-from streamapp.worker import Line, attach, reading
+from streamapp.prefetch import reading
+from streamapp.worker import Line, attach
 from tests.simulation.broker import LogConsumer, Producer
 from tests.simulation.events import TIER_MS
 from tests.simulation.group import SESSION_TIMEOUT_S, Client
