@@ -108,7 +108,9 @@ def deciding(
 
 
 def evaluate(plan: Plan, features: FeatureSet, serving: Serving, lookup: Lookup | None = None) -> RuleHits:
-    """Takes a plan's rows, their features and what answers for the lists; gives which rules hit which rows."""
+    """Takes a plan's rows, their features and what answers for the lists (None: the pipeline file); gives which rules hit which rows."""
+    if lookup is None and serving.lists is not None:
+        lookup = Lookup(plan, serving.lists.fixed)
     listed = on_no_list if lookup is None else lookup.listed
     return serving.rules.evaluate(
         lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan), listed

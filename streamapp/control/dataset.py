@@ -133,7 +133,7 @@ def join_ngrams(parts: Sequence[Ngrams]) -> Ngrams:
 
 
 def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> Float64:
-    rules = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
+    rules = pipeline.evaluate(plan, features, serving)
     count: Float64 = rules.hit.sum(axis=1).astype(np.float64)
     return count
 

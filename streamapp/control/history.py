@@ -172,7 +172,7 @@ class _Reader:
 
 
 def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> npt.NDArray[np.float64]:
-    rules = serving.rules.evaluate(lambda name: features.column(name) if name in serving.features.place else plan.column(name), len(plan))
+    rules = pipeline.evaluate(plan, features, serving)
     count: npt.NDArray[np.float64] = rules.hit.sum(axis=1).astype(np.float64)
     return count
 
