@@ -29,7 +29,7 @@ Rows = npt.NDArray[np.intp]
 #: How a sentence compares; the number that is told is the last that is good (at) or the first that is not (below, above).
 AT_MOST, AT_LEAST, BELOW, ABOVE = "at_most", "at_least", "below", "above"
 #: Inputs of the model that are tried for one row.
-TRIES = 3
+TRIES = 2
 #: Decimal places of what is told of a number that is no count.
 PLACES = 2
 CODES = tuple(f"counterfactual_{name}" for name in ROUTE_NAMES[:-1])
@@ -117,12 +117,12 @@ class Counterfactuals:
         searchable = self._tiers[place]
         if searchable is None or tier.model is None or not rows.size:
             return []
+        margins = searchable.steps.paths.bias + shares.sum(axis=1)
         shares = np.where(searchable.direction[None] != NEITHER, shares[:, : numeric.shape[1]], 0.0)
         order = np.argsort(-shares, axis=1, kind="stable")[:, :TRIES].astype(np.int32)
         order[np.take_along_axis(shares, order, axis=1) <= 0.0] = NOT_FOUND
         bounds = np.stack([self._bound(tier, cut, len(rows)) for cut in cuts], axis=1)
         steps = searchable.steps
-        margins = steps.paths.bias + steps.paths.contributions(numeric).sum(axis=1)
         found = steps.search(numeric, order, searchable.direction, bounds, margins)
         changes: list[Change] = []
         for row, (at, _, cut) in zip(rows.tolist(), found.tolist(), strict=True):

@@ -6,7 +6,6 @@ features. Words for windows come from patterns, so that a new window needs no ne
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -172,14 +171,16 @@ class Words:
 
 def shown(value: Any) -> str:
     """Gives a value as people read it: whole numbers without a fraction, others with at most two places, small ones with four digits."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if type(value) is float:  # most values; the others are worth a second look
+        if value.is_integer() and -1e15 < value < 1e15:
+            return str(int(value))
+        if value != value:
+            return "nothing"
+        return f"{value:.4g}" if -1 < value < 1 else f"{round(value, 2):.15g}"
+    if value is None:
         return "nothing"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        return (
-            str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}" if abs(value) < 1 else f"{round(value, 2):.15g}"
-        )
     return str(value)
 
 
