@@ -193,7 +193,13 @@ class World:
     def failed(self, process: Process, failure: BaseException) -> None:
         """Is told why a worker has ended by itself."""
         self.note(f"{process.name} ends: {failure!r}")
-        if not (process.excused and isinstance(failure, BusError)):
+        # In the middle of deciding a worker gives up whose session is over: it stood still, or its group was out of reach.
+        lost = (
+            self.scenario.slow_tier
+            and "taken away" in str(failure)
+            and not {"pause", "doze", "slow", "down"}.isdisjoint(self.scenario.faults)
+        )
+        if not ((process.excused or lost) and isinstance(failure, BusError)):
             self.note("".join(traceback.format_exception(failure)))
             self.witness.say(f"{process.name} ended without a reason from outside: {failure!r}")
 
@@ -238,8 +244,6 @@ class World:
         span_s = self.random.choice([0.3, 2.0, 5.5, 7.0, 12.0, 25.0]) * self.random.uniform(0.8, 1.2)
         self.note(f"{process.name} is stopped for {span_s:.1f} s")
         self.figures["zombies"] += 1
-        if self.scenario.slow_tier:
-            process.excuse()  # it may find its partitions gone in the middle of deciding
         process.freeze()
 
         def wake() -> None:
