@@ -12,6 +12,7 @@ import numpy.typing as npt
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from streamapp.bus.answered import Answered
 from streamapp.bus.columns import Carrier, Message, fill
 from streamapp.bus.guarantee import AtLeastOnce, Effects, Guarantee
 from streamapp.bus.producer import Producer
@@ -81,13 +82,22 @@ class Delivery:
     """Sends the outputs of micro-batches in the order it is called; `acks=all` and idempotence are the producer's."""
 
     def __init__(
-        self, producer: Producer, topics: Topics, batch_bytes_max: int = BATCH_BYTES_MAX, guarantee: Guarantee | None = None
+        self,
+        producer: Producer,
+        topics: Topics,
+        batch_bytes_max: int = BATCH_BYTES_MAX,
+        guarantee: Guarantee | None = None,
+        route_field: str = "verdict",
     ) -> None:
-        """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics; at least once unless told otherwise."""
+        """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics; at least once unless told otherwise.
+
+        `route_field` is the verdict's member that names its route.
+        """
+        self._route_field = route_field
         self._producer, self._batch_bytes_max = producer, batch_bytes_max
         self._guarantee: Guarantee = guarantee or AtLeastOnce(producer)
         self._topics = topics
-        self._answered: dict[int, tuple[Int64, Int64]] = {}
+        self._answered: dict[int, Answered] = {}
         self._ready = False
         self._by_route = tuple(getattr(topics, name) for name in ROUTE_NAMES)
 
@@ -122,13 +132,14 @@ class Delivery:
                 low, high = bounds[place], bounds[place + 1]
                 index = plan.index[low:high]
                 carrier = Carrier(segment, index, transactional=marked)
-                routes, missing = self._unanswered(segment, index, outcome.route[low:high])
+                logged = None if decisions is None else decisions[low:high]
+                routes, missing, told, logged = self._unanswered(segment, index, outcome.route[low:high], verdicts[low:high], logged)
                 there = sorted(set(routes.tolist()) - {UNDECIDED})
-                told = carrier.batches(verdicts[low:high], [routes == route for route in there], self._batch_bytes_max, now_ms)
-                for route, batches in zip(there, told, strict=True):
+                by_route = carrier.batches(told, [routes == route for route in there], self._batch_bytes_max, now_ms)
+                for route, batches in zip(there, by_route, strict=True):
                     acks += _send(effects, self._by_route[route], segment.partition, batches)
-                if decisions is not None:
-                    (batches,) = carrier.batches(decisions[low:high], [missing], self._batch_bytes_max, now_ms)
+                if logged is not None:
+                    (batches,) = carrier.batches(logged, [missing], self._batch_bytes_max, now_ms)
                     acks += _send(effects, self._topics.decisions, segment.partition, batches)
             for place, letters in letters_by_segment(self._unanswered_rejects(plan), plan.segments, now_ms).items():
                 partition = plan.segments[place].partition
@@ -154,10 +165,10 @@ class Delivery:
 
     # -- what an owner before us emitted and did not log (bus/recovery.py)
 
-    def answered_already(self, partition: int, verdicts: Int64, decisions: Int64) -> None:
-        """Takes the source offsets of a partition, sorted, that have a verdict or dead letter, and those that have a decision record."""
-        if len(verdicts) or len(decisions):
-            self._answered[partition] = verdicts, decisions
+    def answered_already(self, partition: int, found: Answered) -> None:
+        """Takes what the topics hold already of a partition's events beyond its journal."""
+        if found:
+            self._answered[partition] = found
         else:
             self._answered.pop(partition, None)
 
@@ -166,28 +177,28 @@ class Delivery:
         self._answered.pop(partition, None)
 
     def _unanswered(
-        self, segment: Segment, index: Int32, route: npt.NDArray[np.int8]
-    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-        """Gives the routes with UNDECIDED where the verdict is out already, and where a decision record is still to be sent."""
+        self, segment: Segment, index: Int32, route: npt.NDArray[np.int8], verdicts: Texts, decisions: Texts | None
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], Texts, Texts | None]:
+        """Gives what is still to be sent: routes (UNDECIDED where a verdict is out), which decision records, both kinds of records."""
         answered = self._answered.get(segment.partition)
         if answered is None:
-            return route, route != UNDECIDED
-        verdicts, decisions = answered
-        if segment.offsets[0] > max(verdicts[-1:].tolist() + decisions[-1:].tolist()):
+            return route, route != UNDECIDED, verdicts, decisions
+        if answered.before(int(segment.offsets[0])):
             del self._answered[segment.partition]
-            return route, route != UNDECIDED
+            return route, route != UNDECIDED, verdicts, decisions
         offsets = segment.offsets[index]
-        return np.where(np.isin(offsets, verdicts), np.int8(UNDECIDED), route), (route != UNDECIDED) & ~np.isin(offsets, decisions)
+        decisions = answered.as_told(offsets, verdicts, decisions)
+        route, verdicts = answered.as_logged(offsets, route, verdicts, self._route_field)
+        return *answered.missing(offsets, route), verdicts, decisions
 
     def _unanswered_rejects(self, plan: Plan) -> Sequence[Reject]:
         if not self._answered:
             return plan.rejects
-        none = np.zeros(0, np.int64)
         return [
             reject
             for reject in plan.rejects
-            if plan.segments[reject.segment].offsets[reject.index]
-            not in self._answered.get(plan.segments[reject.segment].partition, (none, none))[0]
+            if (known := self._answered.get((segment := plan.segments[reject.segment]).partition)) is None
+            or segment.offsets[reject.index] not in known.verdicts
         ]
 
     def _reject_oversized(self, outcome: Outcome, largest: Texts) -> None:

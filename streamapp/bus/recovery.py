@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from aiokafka.structs import TopicPartition
 
 from streamapp.bus.acks import Partition
+from streamapp.bus.answered import Answered, unlogged
 from streamapp.bus.columns import SOURCE_OFFSET
 from streamapp.bus.emit import Delivery
 from streamapp.bus.journal import KafkaJournal, Kept
@@ -43,20 +43,10 @@ class Loading:
         return {"share": round(self.share, 3), "rows_per_s": round(self.rows / took_s), "seconds_left": left_s and round(left_s, 1)}
 
 
-@dataclass(slots=True)
-class Answered:
-    """Source offsets of one partition that have outputs beyond the journal, sorted int64."""
-
-    verdicts: np.ndarray[Any, np.dtype[np.int64]]  # or dead letters
-    decisions: np.ndarray[Any, np.dtype[np.int64]]
-
-
 async def answered(reader: LogReader, topics: Topics, partition: int, position: int, outputs: Sequence[int]) -> Answered:
     """Reads what was emitted after the journal's last record: source offsets from `position` on. Raises BusError."""
-    verdicts: set[int] = set()
-    decisions: set[int] = set()
+    outputs_found: list[tuple[str, int, bytes]] = []
     for topic, begin in zip(topics.outputs(), outputs, strict=True):
-        into = decisions if topic == topics.decisions else verdicts
         bounds = await reader.bounds(topic, partition)
         async for found in reader.records(topic, partition, max(begin, bounds.begin), bounds.end):
             for record in found:
@@ -65,8 +55,8 @@ async def answered(reader: LogReader, topics: Topics, partition: int, position: 
                     continue  # the dead letter of a label, which has offsets of its own
                 source = headers.get(SOURCE_OFFSET)
                 if source is not None and int(source) >= position:
-                    into.add(int(source))
-    return Answered(*(np.array(sorted(one), np.int64) for one in (verdicts, decisions)))
+                    outputs_found.append((topic, int(source), record.value or b""))
+    return unlogged(outputs_found, topics.decisions, topics.dead_letters)
 
 
 class Group:
@@ -158,7 +148,7 @@ class Recovery:
             await self._check_position(reader, source, kept.position, committed)
             found = await answered(reader, self.topics, number, kept.position, kept.outputs)
         self.journal.adopt(kept)
-        self.delivery.answered_already(number, found.verdicts, found.decisions)
+        self.delivery.answered_already(number, found)
         self.group.release(source, kept.position, committed)
         took_s = time.monotonic() - progress.began_s
         log.info(

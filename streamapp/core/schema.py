@@ -208,8 +208,10 @@ def decision_schema(spec: PipelineSpec) -> Schema:
     if shadows:
         told = "Rules in shadow that would have hit; they decide nothing"
         added["shadow_rules"] = {"type": "array", "items": {"enum": shadows}, "uniqueItems": True, "description": told}
+    again = "The verdict was out before a crash; the features are those of deciding the event again, which its verdict may not be made from"
+    added["decided_again"] = {"const": True, "description": again}
     head = _head(spec, "decision", f"Decision record of {spec.pipeline.name}", "A verdict and the named feature values it was made from.")
-    return {**head, **_object({**schema["properties"], **added})}
+    return {**head, **_object({**schema["properties"], **added}, ("decided_again",))}
 
 
 def dead_letter_headers_schema() -> Schema:

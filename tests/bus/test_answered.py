@@ -1,0 +1,51 @@
+"""An event that was answered before a crash and is decided otherwise after it: what is still missing says what was answered."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamapp.bus.answered import Answered, unlogged
+from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED
+from streamapp.core.texts import Texts
+
+APPROVED, BLOCKED = (
+    b'{"event_id":"\\",\\"features\\":{","verdict":"approve","score":0.1}',
+    b'{"event_id":"e","verdict":"block","score":0.9}',
+)
+
+
+def decision(verdict: bytes, features: bytes = b'{"a":1.0}') -> bytes:
+    return verdict[:-1] + b',"shadow_rules":["x"],"features":' + features + b',"text_sha256":"00"}'
+
+
+def test_outputs_beyond_the_journal_are_sorted_by_what_they_lack() -> None:
+    outputs = [
+        ("approve", 7, APPROVED),
+        ("decisions", 5, decision(BLOCKED)),
+        ("letters", 6, b"raw"),
+        ("block", 4, BLOCKED),
+        ("decisions", 4, b""),
+    ]
+    found = unlogged(outputs, "decisions", "letters")
+    assert found and (found.verdicts.tolist(), found.decisions.tolist()) == ([4, 6, 7], [4, 5])
+    assert found.told == {7: APPROVED}, "4 has both, 6 is a dead letter"
+    assert found.logged == {5: decision(BLOCKED)}
+    assert found.before(8) and not found.before(7)
+    assert not unlogged([], "decisions", "letters") and unlogged([], "decisions", "letters").before(0)
+
+
+def test_a_decision_record_takes_the_verdict_that_is_out_and_a_verdict_the_record_that_is_out() -> None:
+    offsets, route = np.array([10, 11, 12, 13]), np.array([BLOCK, BLOCK, REVIEW, APPROVE], np.int8)
+    verdicts = Texts.of([BLOCKED] * 4)
+    decisions = Texts.of([decision(BLOCKED, b'{"a":%d.0}' % row) for row in range(4)])
+    found = Answered(np.array([10]), np.array([11, 12]), {10: APPROVED}, {11: decision(APPROVED), 12: b'{"unknown":1}'})
+    logged = found.as_told(offsets, verdicts, decisions)
+    assert logged is not None
+    again = APPROVED[:-1] + b',"decided_again":true,"shadow_rules":["x"],"features":{"a":0.0},"text_sha256":"00"}'
+    assert list(logged) == [again, *list(decisions)[1:]], "its features are those of now"
+    taken, told = found.as_logged(offsets, route, verdicts, "verdict")
+    assert taken.tolist() == [BLOCK, APPROVE, REVIEW, APPROVE] and list(told) == [BLOCKED, APPROVED, BLOCKED, BLOCKED]
+    assert route.tolist() == [BLOCK, BLOCK, REVIEW, APPROVE], "the outcome itself is not touched"
+    routes, missing = found.missing(offsets, taken)
+    assert routes.tolist() == [UNDECIDED, APPROVE, REVIEW, APPROVE] and missing.tolist() == [True, False, False, True]
+    assert found.as_told(offsets, verdicts, None) is None
