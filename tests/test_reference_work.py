@@ -145,8 +145,8 @@ def test_mistakes_are_told(sections: dict[str, dict[str, Any]], told: str) -> No
 @pytest.mark.parametrize(
     ("tier", "told"),
     [
-        ({"name": "fast"}, "either a `model` or an `expression`"),
-        ({"name": "fast", "model": "m", "expression": "amount"}, "either a `model` or an `expression`"),
+        ({"name": "fast"}, "either a `model`, an `expression`"),
+        ({"name": "fast", "model": "m", "expression": "amount"}, "either a `model`, an `expression`"),
         ({"name": "fast", "expression": "amount", "version": "1"}, "has no versions"),
         ({"name": "fast", "expression": "amount +"}, "is no condition"),
         ({"name": "fast", "expression": "amuont"}, "amuont"),
