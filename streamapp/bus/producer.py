@@ -7,7 +7,6 @@ import copy
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -38,10 +37,7 @@ class _Produce(ProduceRequest):
     """aiokafka's produce request, whose bytes are joined once: its own encoder copies every batch at each of six levels."""
 
     def build(self, request_struct_class: type[Any]) -> Any:
-        request = super().build(request_struct_class)
-        if request_struct_class.API_VERSION >= 3:  # from there to 8 one layout, which starts with the transactional id
-            request.encode = partial(_joined, request)
-        return request
+        return super().build(_JOINED.get(request_struct_class, request_struct_class))
 
 
 def _joined(request: Any) -> bytes:
@@ -55,6 +51,8 @@ def _joined(request: Any) -> bytes:
     return b"".join(parts)
 
 
+#: Requests of versions 3 to 8 have one layout. A class each: an encoder in the instance would be a cycle, and hold its megabytes.
+_JOINED = {one: type(one.__name__, (one,), {"encode": _joined}) for one in ProduceRequest._CLASSES if one.API_VERSION >= 3}
 _INT16, _INT32 = struct.Struct(">h").pack, struct.Struct(">i").pack
 
 
@@ -99,7 +97,10 @@ class Producer(AIOKafkaProducer):
             if any(batch.expired() for batch in oldest):
                 break
         await self._sender.close()  # first, so that nothing is sent that was given up
+        given_up = [*(batch for batches in queue._batches.values() for batch in batches), *queue._pending_batches]
         queue.fail_all(KafkaTimeoutError(f"the broker has not acknowledged it within {patience_s:g} s"))
+        for batch in given_up:
+            batch._drain_waiter.exception()  # nobody waits for it here, and asyncio would tell of it later
 
     async def _exchange(self, node: int, batches: dict[Any, Any]) -> None:
         await _Send(self._sender, batches).do(node)
