@@ -190,7 +190,8 @@ async def until(what: Callable[[], bool], seconds: float, words: str) -> float:
 async def one_fault(component: str, fault: str, stream: Stream, floor: Ground, port: int, seconds: float) -> dict[str, Any]:
     """Breaks one thing while events flow, mends it, and gives what was seen."""
     prefix = COMPONENTS[component][2]
-    had = await rebalances(port)
+    while not (had := await rebalances(port)):  # the first assignment is counted with the worker's next beat
+        await asyncio.sleep(0.1)
     stream.enter("before")
     await asyncio.sleep(seconds)
     stream.enter("during")
