@@ -190,7 +190,7 @@ async def until(what: Callable[[], bool], seconds: float, words: str) -> float:
 async def one_fault(component: str, fault: str, stream: Stream, floor: Ground, port: int, seconds: float) -> dict[str, Any]:
     """Breaks one thing while events flow, mends it, and gives what was seen."""
     prefix = COMPONENTS[component][2]
-    while not (had := await rebalances(port)):  # the first assignment is counted with the worker's next beat
+    while not (had := await rebalances(port)):  # noqa: ASYNC110 - another process counts its first assignment with its next beat
         await asyncio.sleep(0.1)
     stream.enter("before")
     await asyncio.sleep(seconds)

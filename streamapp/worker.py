@@ -113,6 +113,7 @@ class Line:
         states, now_ms = self._journal.states(batch.segments), time.time_ns() // 1_000_000
         steps = pipeline.deciding(plan, read, states, serving, now_ms, time.perf_counter)
         outcome = await self._waiting(steps, batch) if serving.waits else answered_here(steps)
+        self._delivery.remember(outcome, serving.deciders)
         verdicts = serving.encoder.verdicts(outcome)
         decisions = serving.encoder.decisions(outcome, verdicts) if serving.spec.verdict.decisions else None
         self._reached("decided")

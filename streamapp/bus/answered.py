@@ -33,6 +33,7 @@ class Answered:
     decisions: Int64
     told: Mapping[int, bytes] = field(default_factory=dict)  #     verdict by offset, where there is no decision record
     logged: Mapping[int, bytes] = field(default_factory=dict)  #   decision record by offset, where there is no verdict
+    said: Mapping[int, bytes] = field(default_factory=dict)  #     a verdict or decision record of every event that has one
 
     def __bool__(self) -> bool:
         return bool(len(self.verdicts) or len(self.decisions))
@@ -40,6 +41,24 @@ class Answered:
     def before(self, offset: int) -> bool:
         """Gives whether all of it lies before an offset."""
         return all(not len(one) or offset > int(one[-1]) for one in (self.verdicts, self.decisions))
+
+    def remember(self, offsets: Int64, decision: npt.NDArray[np.void], members: Mapping[str, str], deciders: Sequence[str]) -> bool:
+        """Takes rows decided again and dedupe.DECISION[n] of them; puts into it what was said, so that a copy repeats that.
+
+        `members` names the verdict's members for verdict, score and decided_by, where it has them. Gives whether anything was changed.
+        """
+        rows = [(row, self.said[offset]) for row, offset in enumerate(offsets.tolist()) if offset in self.said]
+        for row, record in rows:
+            given = msgspec.json.decode(record, type=dict)
+            route, score, decider = (given.get(members.get(name, "")) for name in ("verdict", "score", "decided_by"))
+            if route in ROUTE_NAMES:
+                decision["route"][row] = ROUTE_NAMES.index(route)
+                decision["score"][row] = (
+                    np.nan if score is None and "score" in members else decision["score"][row] if score is None else score
+                )
+                if decider in deciders:
+                    decision["decided_by"][row] = deciders.index(decider)
+        return bool(rows)
 
     def missing(self, offsets: Int64, route: Int8) -> tuple[Int8, Bool]:
         """Takes rows and their routes; gives the routes with UNDECIDED where the verdict is out, and where a decision record is not."""
@@ -87,4 +106,5 @@ def unlogged(found: Sequence[tuple[str, int, bytes]], decisions_topic: str, lett
         np.array(sorted(logged), np.int64),
         {offset: value for offset, value in told.items() if offset not in logged and offset not in letters},
         {offset: value for offset, value in logged.items() if offset not in told},
+        logged | {offset: value for offset, value in told.items() if offset not in letters},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +78,9 @@ class Answers:
         return after
 
 
+_MEMBERS = {"verdict": "verdict", "score": "score", "decided_by": "decided_by"}
+
+
 class Delivery:
     """Sends the outputs of micro-batches in the order it is called; `acks=all` and idempotence are the producer's."""
 
@@ -87,13 +90,13 @@ class Delivery:
         topics: Topics,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         guarantee: Guarantee | None = None,
-        route_field: str = "verdict",
+        members: Mapping[str, str] = _MEMBERS,
     ) -> None:
         """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics; at least once unless told otherwise.
 
-        `route_field` is the verdict's member that names its route.
+        `members` says what verdict, score and decided_by are called in the verdict.
         """
-        self._route_field = route_field
+        self._members = members
         self._producer, self._batch_bytes_max = producer, batch_bytes_max
         self._guarantee: Guarantee = guarantee or AtLeastOnce(producer)
         self._topics = topics
@@ -172,6 +175,13 @@ class Delivery:
         else:
             self._answered.pop(partition, None)
 
+    def remember(self, outcome: Outcome, deciders: Sequence[str]) -> None:
+        """Puts into the states what was said of events before a crash; called between deciding them again and `emit`."""
+        for step in outcome.steps if self._answered else ():
+            known, decision = self._answered.get(outcome.plan.segments[step.segment].partition), step.rows.decision
+            if known is not None and decision is not None and known.remember(step.rows.offset, decision, self._members, deciders):
+                step.state.settle(step.moved.admission, decision)
+
     def nothing_answered(self, partition: int) -> None:
         """Forgets what was answered of a partition that is ours no longer."""
         self._answered.pop(partition, None)
@@ -188,7 +198,7 @@ class Delivery:
             return route, route != UNDECIDED, verdicts, decisions
         offsets = segment.offsets[index]
         decisions = answered.as_told(offsets, verdicts, decisions)
-        route, verdicts = answered.as_logged(offsets, route, verdicts, self._route_field)
+        route, verdicts = answered.as_logged(offsets, route, verdicts, self._members.get("verdict", ""))
         return *answered.missing(offsets, route), verdicts, decisions
 
     def _unanswered_rejects(self, plan: Plan) -> Sequence[Reject]:

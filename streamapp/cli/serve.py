@@ -75,7 +75,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     group = f"{namespace}.{spec.pipeline.name}"
     app = build_app(group, settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)
     async with producing(settings.bootstrap, settings.kafka) as producer, _guaranteed(settings, producer, group, topics) as guarantee:
-        delivery = Delivery(producer, topics, guarantee=guarantee, route_field=serving.encoder.route_field)
+        delivery = Delivery(producer, topics, guarantee=guarantee, members=serving.encoder.members)
         partitions = await delivery.partitions_of(topics.events)
         check_log(topics, partitions, await delivery.partitions_of(topics.state))
         watch = Watch(settings, spec, topics, app, delivery, partitions)

@@ -71,7 +71,7 @@ class VerdictEncoder:
         self._labels = (_EMPTY, msgspec.Raw(_json([labels[0]]))) if labels else (_EMPTY, _EMPTY)
         self._versions = msgspec.Raw(_json(versions))
         self._decision_key, self._entity_key = _key(pipeline.encode()), _key(entity_key)
-        self.route_field = next((name for name, source in fields.items() if source == "verdict"), "")
+        self.members = {source: name for name, source in fields.items()}  # what each column is called in the verdict
         self._row = msgspec.defstruct("Verdict", [(name, Any) for name in fields], gc=False, frozen=True)
         place = {feature.name: at for at, feature in enumerate(features)}
         self._columns = [

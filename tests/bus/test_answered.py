@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamapp.bus.answered import Answered, unlogged
+from streamapp.core.dedupe import DECISION
 from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED
 from streamapp.core.texts import Texts
 
@@ -49,3 +50,14 @@ def test_a_decision_record_takes_the_verdict_that_is_out_and_a_verdict_the_recor
     routes, missing = found.missing(offsets, taken)
     assert routes.tolist() == [UNDECIDED, APPROVE, REVIEW, APPROVE] and missing.tolist() == [True, False, False, True]
     assert found.as_told(offsets, verdicts, None) is None
+
+
+def test_a_copy_will_repeat_what_was_said() -> None:
+    found = unlogged([("approve", 10, APPROVED), ("decisions", 11, decision(BLOCKED)), ("letters", 12, b"raw")], "decisions", "letters")
+    decided = np.zeros(4, DECISION)
+    decided["route"], decided["score"], decided["decided_by"] = REVIEW, 0.5, 2
+    names = {"verdict": "verdict", "score": "score"}
+    assert found.remember(np.array([10, 11, 12, 13]), decided, names, ("rule", "fast", "default"))
+    assert decided["route"].tolist() == [APPROVE, BLOCK, REVIEW, REVIEW] and decided["score"].tolist() == [0.1, 0.9, 0.5, 0.5]
+    assert decided["decided_by"].tolist() == [2] * 4, "who decided was not said"
+    assert not found.remember(np.array([13]), decided[3:], names, ())
