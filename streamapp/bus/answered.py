@@ -53,9 +53,8 @@ class Answered:
             route, score, decider = (given.get(members.get(name, "")) for name in ("verdict", "score", "decided_by"))
             if route in ROUTE_NAMES:
                 decision["route"][row] = ROUTE_NAMES.index(route)
-                decision["score"][row] = (
-                    np.nan if score is None and "score" in members else decision["score"][row] if score is None else score
-                )
+                if "score" in members:
+                    decision["score"][row] = np.nan if score is None else score
                 if decider in deciders:
                     decision["decided_by"][row] = deciders.index(decider)
         return bool(rows)
