@@ -22,7 +22,7 @@ class BatchLimits:
     batch_wait_ms: int = 4  #                    what the broker may wait for more records while traffic is thin; a lonely event waits 0
     fetch_wait_ms: int = 50  #                   long poll of an idle partition; its answer comes with the first record
     partition_fetch_bytes: int = 1 << 20  #      of one partition in one fetch
-    in_flight_batches_max: int = 32  #            delivered and not acked
+    in_flight_batches_max: int = 32  #           delivered and not acked
     in_flight_records_max: int = 8192  #         delivered and not acked; polling pauses above
     revoke_wait_ms: int = 500  #                 what a rebalance waits for batches in flight before it drops them
     drain_timeout_s: float = 10.0  #             what SIGTERM waits for batches in flight

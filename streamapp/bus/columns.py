@@ -18,7 +18,7 @@ Message = tuple[bytes | None, bytes | None, Headers]
 
 
 class ColumnBatch(BatchBuilder):
-    """A batch for `AIOKafkaProducer.send_batch` that takes many messages in one call."""
+    """A batch for aiokafka's producer that takes many messages in one call."""
 
     def __init__(self, size_max: int, *, transactional: bool = False) -> None:
         """`size_max` in bytes; the first message is taken whatever its size (that is aiokafka's rule, see `fill`)."""
@@ -60,7 +60,7 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 
 
 class PackedBatch(BatchBuilder):
-    """A batch for `AIOKafkaProducer.send_batch` that is written already; only its producer and checksum are missing."""
+    """A batch for aiokafka's producer that is written already; only its producer and checksum are missing."""
 
     def __init__(self, packed: npt.NDArray[np.uint8], count: int, *, transactional: bool = False) -> None:
         """Takes what core.record_batch wrote; aiokafka's own builder is never made."""

@@ -77,7 +77,6 @@ class AtLeastOnce:
     transactional = False
 
     def __init__(self, producer: Producer) -> None:
-        self._producer = producer
         self._producer, self.enqueue = producer, producer.enqueue
 
     async def know(self, topics: Sequence[str]) -> None:

@@ -1,4 +1,6 @@
-"""The journal on Kafka: one delta per micro-batch and partition, snapshots now and then, and the log trimmed behind the last but one.
+"""The journal on Kafka: a delta per micro-batch and partition, snapshots now and then, and the log trimmed behind the last but one.
+
+While traffic is thin the deltas of several micro-batches are appended together.
 
 Step 4 of the delivery order. A delta is appended once the outputs of its micro-batch are acknowledged, so its position says from where
 events have no verdict yet. A snapshot is appended once the delta up to which it was cut is, so it never says more than the deltas do.

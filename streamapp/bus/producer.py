@@ -29,9 +29,6 @@ class _NoNode(set[int]):
     def add(self, node: int) -> None:
         """Does nothing: a partition with a batch on its way is left out all the same, so order and idempotence hold."""
 
-    def remove(self, node: int) -> None:
-        """Does nothing."""
-
 
 class _Produce(ProduceRequest):
     """aiokafka's produce request, whose bytes are joined once: its own encoder copies every batch at each of six levels."""
