@@ -78,12 +78,7 @@ def train(
     recipe = recipe or Recipe()
     serving = assemble(spec, {}, b"training")
     name, directory = version_directory(spec, models, version, tier)
-    progress("read", 0.0)
-    examples = read_examples(files, serving, label_field, positive_label)
-    progress("read", 1.0)
-    parts = split_of(examples, split, recipe)
-    found = columns(examples.events, serving)
-    table = table_of(found, spec, examples.positive, np.arange(len(examples)))
+    examples, parts, found, table = material(files, serving, label_field, positive_label, split, recipe, progress)
     progress("features", 0.5)
     attacked = None if recipe.augment is False else attacked_copies(examples, serving, recipe)
     progress("features", 1.0)
@@ -116,6 +111,17 @@ def train(
         Inputs(scale(table.values, fitted.scaler), table.ngrams), progress,
     )  # fmt: skip
     return TrainingReport(directory, card, figures, rungs, suspicious, examples.left_out)
+
+
+def material(
+    files: Sequence[Path], serving: pipeline.Serving, label_field: str, positive_label: str, split: str, recipe: Recipe, progress: Progress
+) -> tuple[Examples, Split, Columns, Table]:
+    """Reads labelled events and measures their features; gives them, how they are split, the features, and what a model may see."""
+    progress("read", 0.0)
+    examples = read_examples(files, serving, label_field, positive_label)
+    progress("read", 1.0)
+    found = columns(examples.events, serving)
+    return examples, split_of(examples, split, recipe), found, table_of(found, serving.spec, examples.positive, np.arange(len(examples)))
 
 
 def table_of(found: Columns, spec: PipelineSpec, positive: npt.NDArray[np.bool_], origin: npt.NDArray[np.int64]) -> Table:

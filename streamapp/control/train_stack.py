@@ -9,16 +9,13 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from streamapp.control.dataset import columns, read_examples
 from streamapp.control.evaluate import ladder, quality, suspicious_features
 from streamapp.control.fit import Progress, Recipe, Table
 from streamapp.control.release import LoadModel, assemble
 from streamapp.control.stack import FittedStack, StackRecipe, fit_stack
 from streamapp.control.stack_graph import stack_graph
 from streamapp.control.thresholds import best_f1_cut
-from streamapp.control.train import TrainingReport, provenance, references, split_of, table_of
+from streamapp.control.train import TrainingReport, material, provenance, references
 from streamapp.control.versions import Files, code_commit, publish, version_directory
 from streamapp.core.card import Card
 from streamapp.core.errors import ConfigError
@@ -60,12 +57,7 @@ def train_stack(
         said = {cut: fast.says(cut, spec.thresholds) for cut in ("approve", "block")}
         own = StackRecipe(**asdict(own) | {cut: value for cut, value in said.items() if isinstance(value, float)})
     serving = assemble(spec, {}, b"training")
-    progress("read", 0.0)
-    examples = read_examples(files, serving, label_field, positive_label)
-    progress("read", 1.0)
-    parts = split_of(examples, split, recipe)
-    found = columns(examples.events, serving)
-    table = table_of(found, spec, examples.positive, np.arange(len(examples)))
+    examples, parts, found, table = material(files, serving, label_field, positive_label, split, recipe, progress)
     progress("features", 1.0)
     fitted = fit_stack(table, tuple(spec.vector.numeric), parts, recipe, own, spec.ngrams.buckets, progress)
     test = table.rows(parts.test)
