@@ -23,7 +23,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,13 @@ async def fill(bootstrap: str, topic: str, count: int) -> None:
 class Run:
     """Workers of one namespace over one topic, watched from outside."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int, delivery: str) -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, partitions: int, delivery: str, pipeline: str = "reference", environ: Mapping[str, str] | None = None
+    ) -> None:
+        """`environ` is what the workers are told beside the pipeline's name."""
         self.bootstrap, self.topic, self.partitions, self.delivery = bootstrap, topic, partitions, delivery
-        self.topics = Topics(ground.namespace("reference"), events=topic)
+        self.pipeline, self._environ = pipeline, dict(environ or {})
+        self.topics = Topics(ground.namespace(pipeline), events=topic)
         self.routes = [self.topics.approve, self.topics.review, self.topics.block]
 
     async def prepare(self) -> None:
@@ -90,14 +94,14 @@ class Run:
     def command(self) -> list[str]:
         """The command line of an ordinary worker."""
         options = {
-            "--pipeline": str(ground.ROOT / "pipelines/reference.toml"), "--bootstrap": self.bootstrap, "--namespace": self.topics.ns,
-            "--metrics-port": "0",
+            "--pipeline": str(ground.ROOT / f"pipelines/{self.pipeline}.toml"), "--bootstrap": self.bootstrap,
+            "--namespace": self.topics.ns, "--metrics-port": "0",
         }  # fmt: skip
         return ["-m", "streamapp", "worker", *(word for option in options.items() for word in option)]
 
     def start(self, stack: ExitStack) -> psutil.Process:
         """Starts one worker that ends with `stack`."""
-        environ = {"STREAMAPP_EVENTS_TOPIC": self.topic, "STREAMAPP_DELIVERY": self.delivery}
+        environ = {"STREAMAPP_EVENTS_TOPIC": self.topic, "STREAMAPP_DELIVERY": self.delivery} | self._environ
         return psutil.Process(stack.enter_context(ground.process(*self.command(), environ=environ)).pid)
 
     async def answered(self, timeout_s: float = 600) -> AsyncIterator[tuple[int, float]]:
@@ -253,11 +257,12 @@ async def visible(run: Run, seen: dict[tuple[int, int], int]) -> None:
                 seen.update(((place.partition, int(dict(one.headers)["source-offset"])), now_ms) for one in records)
 
 
-async def latency(run: Run, rate: int, seconds: float) -> dict[str, Any]:
-    """Feeds one worker evenly; from the broker's time of an event to that of its verdict, whole ms; the first second is not counted."""
-    total = round(rate * seconds)
-    pieces = transactions(total + run.partitions)
-    rows = [row for keys, values in pieces for row in zip(keys, values, strict=True)]
+async def latency(run: Run, rate: int, rows: Sequence[tuple[bytes | None, bytes | None]]) -> dict[str, Any]:
+    """Feeds one worker evenly with (key, value); from the broker's time of an event to that of its verdict, whole ms.
+
+    The first second is not counted.
+    """
+    total = len(rows) - run.partitions
     with ExitStack() as stack:
         worker = run.start(stack)
         async with feeder(run.bootstrap, run.topic) as feed:
@@ -303,7 +308,8 @@ async def main(given: argparse.Namespace) -> dict[str, Any]:
         await fill(given.bootstrap, topic, 0)
         run = Run(given.bootstrap, topic, ground.PARTITIONS, given.delivery)
         await run.prepare()
-        return told | await latency(run, given.rate, given.seconds)
+        pieces = transactions(round(given.rate * given.seconds) + run.partitions)
+        return told | await latency(run, given.rate, [row for keys, values in pieces for row in zip(keys, values, strict=True)])
     if given.fill:
         await fill(given.bootstrap, given.topic, given.events)
     async with feeder(given.bootstrap, given.topic) as feed, AIOKafkaConsumer(bootstrap_servers=given.bootstrap) as consumer:
