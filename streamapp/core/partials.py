@@ -45,6 +45,7 @@ class Layout:
     place: Mapping[str, slice]  #      of every other group of counts
     width: int
     key: str
+    at: Mapping[str, int]  #           the place of each feature and of the score among them
 
     @staticmethod
     def of(features: Sequence[str], deciders: Sequence[str], references: Mapping[str, Reference]) -> Layout:
@@ -70,6 +71,7 @@ class Layout:
             np.array([references[name].mean if name in references else 0.0 for name in names], np.float64),
             np.array([s if s > 0 else 1.0 for s in std], np.float64),
             at + np.concatenate([[0], np.cumsum(sizes + 1)]), place, at + int(np.sum(sizes + 1)), key.hexdigest()[:16],
+            {name: number for number, name in enumerate(names)},
         )  # fmt: skip
 
 
@@ -98,13 +100,13 @@ class Observations:
         return int(self.of("rows")[0])
 
     def bins(self, name: str) -> Int64:
-        """Gives the counts on the reference bins of a feature or of "score"; raises ValueError for a name that is not there."""
-        place = (*self.layout.features, SCORE).index(name)
+        """Gives the counts on the reference bins of a feature or of "score"; raises KeyError for a name that is not there."""
+        place = self.layout.at[name]
         return self.totals[self.layout.bin_start[place] : self.layout.bin_start[place + 1]]
 
     def moments(self, name: str) -> tuple[float, float, int]:
         """Gives mean and standard deviation of the known values, within 1e-6 reference deviations, and their number."""
-        place = (*self.layout.features, SCORE).index(name)
+        place = self.layout.at[name]
         n = int(self.bins(name).sum())
         if not n:
             return 0.0, 0.0, 0

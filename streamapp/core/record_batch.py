@@ -27,6 +27,7 @@ HEAD_BYTES = 61  # of a batch, before its records
 _CHECKED_FROM = 21  # the attributes: what stands before is not in the checksum
 _HEAD = struct.Struct(">qiibIhiqqqhii")
 _RECORD_BYTES_MAX = 64  # of one record beside its key, value and the header's name: seven lengths, two bytes, twenty digits
+_ZSTD = 4  # in the attributes: how the records are compressed
 _SMALL_BYTES = 65_536
 _POLYNOMIAL = 0x82F63B78
 
@@ -187,6 +188,15 @@ def write_batch(
 def mark_transactional(batch: Bytes) -> None:
     """Says in the attributes that the batch is part of a transaction: it counts with its commit (KIP-98); comes before `seal`."""
     batch[_CHECKED_FROM + 1] |= 0x10
+
+
+def with_zstd(batch: Bytes, records: bytes) -> Bytes:
+    """Takes a batch and what zstd makes of its records; gives the batch that carries them so, still to be sealed (KIP-110)."""
+    found = np.empty(HEAD_BYTES + len(records), np.uint8)
+    found[:HEAD_BYTES], found[HEAD_BYTES:] = batch[:HEAD_BYTES], np.frombuffer(records, np.uint8)
+    found[_CHECKED_FROM + 1] |= _ZSTD
+    struct.pack_into(">i", found.data, 8, len(found) - 12)
+    return found
 
 
 def seal(batch: Bytes, producer_id: int, producer_epoch: int, sequence: int) -> None:

@@ -125,10 +125,9 @@ class SharedPlan:
 
     def asks(self, plan: Plan) -> Asks:
         """Takes a plan; gives what its rows ask."""
-        hashed: dict[str, Int64] = {}
         asked: dict[str, Entries] = {}
         for store in self.stores:
-            asked[store.name] = Entries(*entries(store, plan.column, hashed))
+            asked[store.name] = Entries(*entries(store, plan.column, plan.hashed))
         skewed = plan.event_time > plan.received_at + self._skew_max_ms
         return Asks(asked, int(np.where(skewed, plan.received_at, plan.event_time).max(initial=0)))
 

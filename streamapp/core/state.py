@@ -88,8 +88,7 @@ class StatePlan:
         ids = np.empty((n, 0), np.int64)
         if self._dedupe:
             ids = hash_names([f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)])
-        hashed: dict[str, npt.NDArray[np.int64]] = {}
-        columns = {store.name: entries(store, plan.column, hashed) for store in self.stores}
+        columns = {store.name: entries(store, plan.column, plan.hashed) for store in self.stores}
         bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
         for place, (low, high) in enumerate(pairwise(bounds)):
             if low == high:

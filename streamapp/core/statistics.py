@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -123,12 +123,23 @@ def kolmogorov_sf(distance: float, n: int) -> float:
 
 def _smirnov_sf(d: float, n: int) -> float:
     """One-sided P(D+ >= d) = d * sum C(n, j) (d + j/n)^(j-1) (1 - d - j/n)^(n-j) (Birnbaum and Tingey 1951); cost n."""
-    j = np.arange(math.floor(n * (1.0 - d)) + 1)
-    rest = 1.0 - d - j / n
-    j, rest = j[rest > 0], rest[rest > 0]
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
-    log_terms = log_factorial[n] - log_factorial[j] - log_factorial[n - j] + (j - 1) * np.log(d + j / n) + (n - j) * np.log(rest)
-    return d * math.fsum(np.exp(log_terms))
+    return d * float(_smirnov_sum(d, n, _log_factorials()))
+
+
+@njit(cache=True, nogil=True)
+def _smirnov_sum(d: float, n: int, log_factorial: Float64) -> float:
+    total = 0.0
+    for j in range(math.floor(n * (1.0 - d)) + 1):
+        rest = 1.0 - d - j / n
+        if rest > 0:
+            ways = log_factorial[n] - log_factorial[j] - log_factorial[n - j]
+            total += math.exp(ways + (j - 1) * math.log(d + j / n) + (n - j) * math.log(rest))
+    return total
+
+
+@lru_cache(maxsize=1)
+def _log_factorials() -> Float64:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, _SMIRNOV_STEPS + 1)))])
 
 
 def _matrix_sf(d: float, n: int) -> float:
@@ -153,7 +164,8 @@ def _limit_sf(x: float) -> float:
     """The Kolmogorov limit law: 2 * sum (-1)^(i-1) exp(-2 i^2 x^2); below x = 0.2 it is 1 within 1e-12."""
     if x < 0.2:
         return 1.0
-    return min(1.0, max(0.0, 2.0 * math.fsum((-1.0) ** (i - 1) * math.exp(-2.0 * i * i * x * x) for i in range(1, 101))))
+    last = min(100, math.ceil(4.5 / x))  # what follows is below 1e-17
+    return min(1.0, max(0.0, 2.0 * math.fsum((-1.0) ** (i - 1) * math.exp(-2.0 * i * i * x * x) for i in range(1, last + 1))))
 
 
 def mean_shift_z(mean: float, std: float, n: int, reference_mean: float, reference_std: float, reference_n: int) -> float:
@@ -172,13 +184,14 @@ def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
     """Interval of a share `hits / n` (E. B. Wilson 1927); stays inside [0, 1], and is (0, 1) when n is 0."""
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = _normal_quantile(0.5 + confidence / 2)
     share, weight = hits / n, z * z / n
     centre, half = share + weight / 2, z * math.sqrt(share * (1 - share) / n + weight / (4 * n))
     low = 0.0 if hits == 0 else (centre - half) / (1 + weight)
     return max(0.0, low), 1.0 if hits == n else min(1.0, (centre + half) / (1 + weight))
 
 
+@njit(cache=True, nogil=True)
 def chi2_cdf(x: float, degrees: float) -> float:
     """P(X <= x) for chi-square: the regularised incomplete gamma P(degrees/2, x/2).
 
@@ -240,33 +253,56 @@ def psi_limit(threshold: float, expected: Float64, n: int, m: int, alpha: float)
     there the scaled chi-square takes its first two moments from the bins themselves, each Poisson at n * m / (n + m) * share.
     """
     chance = _chance(n, m) * chi2_quantile(1.0 - alpha, len(expected) - 1)
-    return max(threshold, chance, _sparse_limit(expected, n, m, alpha, lambda s, q: (s - q) * np.log(s / q)))
+    return max(threshold, chance, _sparse_limit(expected, n, m, alpha, _OF_PSI))
 
 
 def kl_limit(threshold: float, expected: Float64, n: int, m: int, alpha: float) -> float:
     """As `psi_limit`: 2 * KL is the likelihood ratio statistic, about (1/n + 1/m) * chi-square without drift (S. S. Wilks 1938)."""
     chance = 0.5 * _chance(n, m) * chi2_quantile(1.0 - alpha, len(expected) - 1)
-    # The bins' differences add up to 0; with them each bin's term is never negative, as the moments need.
-    return max(threshold, chance, _sparse_limit(expected, n, m, alpha, lambda s, q: s * np.log(s / q) - s + q))
+    return max(threshold, chance, _sparse_limit(expected, n, m, alpha, _OF_KL))
 
 
-def _sparse_limit(expected: Float64, n: int, m: int, alpha: float, term: Callable[[Float64, Float64], Float64]) -> float:
+def _sparse_limit(expected: Float64, n: int, m: int, alpha: float, which: int) -> float:
     """The 1 - alpha quantile of a sum of bin terms of Poisson counts, by F. E. Satterthwaite's two moments (1946); 0 if none is sparse."""
     if not n or not m:
         return math.inf
     size = n * m / (n + m)
-    if not ((expected > 0) & (expected * size < _SPARSE)).any():
+    if not any(0 < share * size < _SPARSE for share in expected.tolist()):
         return 0.0
-    # Ten deviations around each rate; beyond lies less than 1e-15.
-    rate = expected[expected > 0] * size
-    count = np.arange(math.ceil(rate.max() + 10 * math.sqrt(rate.max()) + 30))
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(count[1:]))])
-    weight = np.exp(count * np.log(rate)[:, None] - rate[:, None] - log_factorial)  #  bins x counts
-    value = term(np.where(count == 0, ZERO_SHARE, count / size), (rate / size)[:, None])
-    means = (weight * value).sum(axis=1)
-    mean, variance = float(means.sum()), float((weight * value**2).sum() - (means**2).sum())
+    mean, variance = map(float, _poisson_moments(expected, size)[which])
     scale = variance / (2.0 * mean)
     return scale * chi2_quantile(1.0 - alpha, mean / scale)
+
+
+_OF_PSI, _OF_KL = 0, 1
+
+
+@njit(cache=True, nogil=True)
+def _poisson_moments(expected: Float64, size: float) -> Float64:
+    """Gives mean and variance of PSI's and of KL's sum of bin terms, [2, 2], each bin a Poisson count at size * its expected share."""
+    found = np.zeros((2, 2))
+    for q in expected:
+        rate = q * size
+        if rate <= 0:
+            continue
+        # Ten deviations around the rate; beyond lies less than 1e-15.
+        reach = 10 * math.sqrt(rate) + 30
+        mean_psi, mean_kl = 0.0, 0.0
+        for count in range(max(0, math.floor(rate - reach)), math.ceil(rate + reach)):
+            weight = math.exp(count * math.log(rate) - rate - math.lgamma(count + 1.0))
+            s = count / size if count else ZERO_SHARE
+            log = math.log(s / q)
+            # The bins' differences add up to 0; with them each bin's term of KL is never negative, as the moments need.
+            psi_term, kl_term = (s - q) * log, s * log - s + q
+            mean_psi += weight * psi_term
+            mean_kl += weight * kl_term
+            found[0, 1] += weight * psi_term**2
+            found[1, 1] += weight * kl_term**2
+        found[0, 0] += mean_psi
+        found[1, 0] += mean_kl
+        found[0, 1] -= mean_psi**2
+        found[1, 1] -= mean_kl**2
+    return found
 
 
 def ks_limit(threshold: float, n: int, m: int, alpha: float) -> float:
@@ -280,4 +316,16 @@ def _chance(n: int, m: int) -> float:
 
 def z_limit(alpha: float) -> float:
     """The |z| that chance exceeds with probability alpha."""
-    return NormalDist().inv_cdf(1.0 - alpha / 2.0)
+    return _normal_quantile(1.0 - alpha / 2.0)
+
+
+@lru_cache(maxsize=64)
+def _normal_quantile(probability: float) -> float:
+    return NormalDist().inv_cdf(probability)
+
+
+def warm_up() -> None:
+    """Compiles the kernels (or loads them from the cache), so that the first report of a worker does not take its processor for seconds."""
+    few = np.array([0.01, 0.99])
+    psi_limit(0.1, few, 1000, 1000, 0.001)
+    kolmogorov_sf(0.5, 100)

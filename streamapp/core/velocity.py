@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -360,28 +360,35 @@ def _feature(
 
 
 def entries(
-    store: StoreSpec, read: Callable[[str], Sequence[Any]], hashed: dict[str, Int64], key: tuple[int, int] = DEFAULT_KEY
+    store: StoreSpec, read: Callable[[str], Sequence[Any]], known: dict[Hashable, Int64], key: tuple[int, int] = DEFAULT_KEY
 ) -> tuple[Int64, Int64, Int64]:
-    """Takes a store, a reader of field columns (n values, None where absent), and the columns hashed so far (by field; filled here).
+    """Takes a store, a reader of field columns (n values, None where absent), and what is known of them (Plan.hashed; filled here).
 
     Gives name int64[n, 2], value int64[n, v], key int64[n, q] for WindowStore.advance. An absent
     entity takes no part; an absent number is 0, an absent text one value of its own.
     """
 
     def hash_of(field: str) -> Int64:
-        column = hashed.get(field)
+        column = known.get(field)
         if column is None:
-            column = hashed[field] = hash_names(_texts(read(field)), key)
+            column = known[field] = hash_names(_texts(read(field)), key)
         return column
+
+    def units_of(column: ValueColumn) -> Int64:
+        found = known.get(column)
+        if found is None:
+            given = read(column.field)
+            if column.weights is not None:
+                found = activity_units(_texts(given), dict(column.weights), column.other)
+            else:
+                found = units(np.array(given, np.float64), column.decimals)  # None becomes NaN
+            known[column] = found
+        return found
 
     name = hash_of(store.entity)
     value, keys = np.empty((len(name), len(store.values)), np.int64), np.empty((len(name), len(store.keys)), np.int64)
     for c, column in enumerate(store.values):
-        given = read(column.field)
-        if column.weights is not None:
-            value[:, c] = activity_units(_texts(given), dict(column.weights), column.other)
-        else:
-            value[:, c] = units(np.array(given, np.float64), column.decimals)  # None becomes NaN
+        value[:, c] = units_of(column)
     for c, field in enumerate(store.keys):
         keys[:, c] = hash_of(field)[:, 0]
     return name, value, keys

@@ -12,7 +12,7 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from streamapp.bus.columns import SOURCE_OFFSET, Carrier, fill
+from streamapp.bus.columns import COMPRESSED_FROM_BYTES, SOURCE_OFFSET, Carrier, fill
 from streamapp.core import record_batch
 from streamapp.core.events import Headers, Segment
 from streamapp.core.texts import Texts
@@ -87,6 +87,22 @@ def test_what_was_put_in_is_read_back_by_the_client() -> None:
     assert records == [
         (b"k1", b"v1", [(SOURCE_OFFSET, b"41")]), (None, b"", [(SOURCE_OFFSET, b"42")]), (b"", b"v3", [(SOURCE_OFFSET, b"43")]),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+def test_a_large_batch_is_compressed_where_that_is_asked_for_and_read_back_alike(transactional: bool) -> None:
+    n = 200
+    values = [b'{"event_id":"e%d","features":{"amount":%d}}' % (row, 7 * row) for row in range(n)] + [b"x" * 3 * COMPRESSED_FROM_BYTES]
+    of, small = segment([b"k%d" % row for row in range(n + 1)], 9), np.arange(n + 1) < 3
+    asked = Carrier(of, np.arange(n + 1, dtype=np.int32), transactional=transactional)
+    kinds = [asked.batches(Texts.of(values), [everything(n + 1), small], 10**6, NOW, compressed=said) for said in (False, True)]
+    plain, packed = (DefaultRecordBatch(sealed(large[0])) for (large, _) in kinds)
+    assert (plain.compression_type, packed.compression_type) == (0, DefaultRecordBatch.CODEC_ZSTD)
+    assert packed.validate_crc() and packed.is_transactional == transactional and kinds[1][0][0].size() < kinds[0][0][0].size() / 5
+    assert [(one.offset, one.key, one.value, one.headers) for one in packed] == [
+        (one.offset, one.key, one.value, one.headers) for one in plain
+    ]
+    assert sealed(kinds[0][1][0]) == sealed(kinds[1][1][0])  # a small one stays as it is
 
 
 def test_a_retry_under_another_epoch_is_sealed_again() -> None:

@@ -28,7 +28,9 @@ def test_any_numbers_come_out_as_an_object_per_row(values: np.ndarray) -> None:
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_bytes_are_those_of_a_struct_per_row(order: str) -> None:
-    values = np.array([[1.0, 0.5, -3.25], [1e-9, 123456789.0, 1 / 3]], order=order)
+    values = np.array(
+        [[1.0, 0.5, -3.25], [1e-9, 123456789.0, 1 / 3], [-0.0, 0.0, -1.0], [999_999.0, -999_999.0, 1e6], [10.0, 99.0, -100.0]], order=order
+    )
     assert list(NamedRows(("a", "b", "c")).encode(values)) == [
         msgspec.json.encode(dict(zip(("a", "b", "c"), row, strict=True))) for row in values.tolist()
     ]

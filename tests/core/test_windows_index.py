@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ def siphash128(data: bytes, key: tuple[int, int], compress: int, finish: int) ->
 def compiled(data: bytes, key: tuple[int, int], compress: int, finish: int) -> bytes:
     out = np.empty((1, 2), np.int64)
     start = np.array([0, len(data)], np.int64)
-    index._hash_rows(np.frombuffer(data, np.uint8), start, np.uint64(key[0]), np.uint64(key[1]), compress, finish, out)
+    index._hash_rows(np.frombuffer(data, np.uint8), start, 0, np.uint64(key[0]), np.uint64(key[1]), compress, finish, out)
     return out.tobytes()
 
 
@@ -62,6 +63,16 @@ def test_names_hash_as_the_twin_says_alone_and_together(names: list[str], key: t
     for name, row in zip(names, hashes, strict=True):
         expected = siphash128(name.encode(), key, *index.FAST_ROUNDS) if name else bytes(16)
         assert row.tobytes() == expected
+
+
+@pytest.mark.parametrize("names", [["a\nb", "c"], ["a", "b\n", ""], ["\n"], ["", ""], ["", "\n\n", "x"], [""]])
+def test_names_may_hold_lines(names: list[str]) -> None:
+    alone = [index.hash_names([name])[0].tolist() for name in names]
+    assert index.hash_names(names).tolist() == alone
+    key = index.DEFAULT_KEY
+    assert [siphash128(name.encode(), key, *index.FAST_ROUNDS) if name else bytes(16) for name in names] == [
+        row.tobytes() for row in index.hash_names(names)
+    ]
 
 
 def test_lone_surrogates_and_nobody_have_their_places() -> None:
