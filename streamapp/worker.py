@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -25,10 +26,12 @@ from streamapp.bus.emit import Answers, Delivery
 from streamapp.bus.transport import Batch
 from streamapp.core.cascade import answered_here
 from streamapp.core.errors import BusError
+from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.shared import SharedEntries
 from streamapp.core.tiers import Answer, Question
+from streamapp.lookahead import Ahead, in_turn, looking_ahead
 from streamapp.ports import Ask, Journal, Settled
 from streamapp.prefetch import Prefetch
 
@@ -58,6 +61,15 @@ async def ask_here(question: Question) -> Answer:
 LOG_ROWS, LOG_WAIT_S = 2048, 0.02
 
 
+class Coming(NamedTuple):
+    """A micro-batch before step 1: planned, and its texts being read, while the one before it is decided."""
+
+    batch: Batch
+    serving: pipeline.Serving
+    plan: Plan
+    reading: Awaitable[object] | None
+
+
 class InFlight(NamedTuple):
     """A micro-batch between step 3 and step 5; the transport bounds how many there are."""
 
@@ -80,10 +92,11 @@ class Line:
         share: Share = tell_nobody,
         reached: Reached = nothing_happens,
         ask: Ask = ask_here,
+        ahead: Ahead = in_turn,
     ) -> None:
         self.serving = serving  #  replaced as a whole between two micro-batches
         self._delivery, self._prefetch, self._journal, self._observe, self._share = delivery, prefetch, journal, observe, share
-        self._reached, self._ask = reached, ask
+        self._reached, self._ask, self._ahead = reached, ask, ahead
         self._in_flight: deque[InFlight] = deque()  # oldest first
         self._moved = asyncio.Event()  # something came or went
 
@@ -91,20 +104,28 @@ class Line:
         """Runs until the batches end or a step fails; what failed is not acked, and the failure is raised."""
         async with asyncio.TaskGroup() as tasks:
             carrying = tasks.create_task(self._carry_away(tasks))
-            async for batch in batches:
-                await self._decide(batch)
+            async with aclosing(looking_ahead(batches, self._come)) as arriving:
+                async for coming in arriving:
+                    await self._decide(coming)
             while self._in_flight:
                 self._moved.clear()
                 await self._moved.wait()
             carrying.cancel()
 
-    async def _decide(self, batch: Batch) -> None:
-        serving = self.serving
-        plan, read = None, pipeline.Read()
-        while plan is None or (owned := batch.only_owned()) is not batch:  # 1
-            batch = batch.only_owned() if plan is None else owned
-            await batch.heard()
-            plan = pipeline.plan(batch.segments, serving)  # 2
+    def _come(self, batch: Batch) -> Coming:
+        plan = pipeline.plan(batch.segments, self.serving)
+        return Coming(batch, self.serving, plan, self._ahead(plan, self.serving))
+
+    async def _decide(self, coming: Coming) -> None:
+        batch, serving, plan, reading = coming
+        if reading is not None:
+            await reading
+        read: pipeline.Read | None = None
+        while (owned := batch.only_owned()) is not batch or read is None:  # 1
+            await owned.heard()
+            if owned is not batch or serving is not self.serving:
+                batch, serving = owned, self.serving
+                plan = pipeline.plan(batch.segments, serving)  # 2
             read = await self._prefetch(plan, serving)
             await self._journal.ready()
             await self._delivery.ready()  # each may take long enough for a rebalance, so ask again; from here on nothing waits

@@ -31,6 +31,8 @@ __all__ = ["Batch", "BatchLimits", "Batches", "Partition", "PartitionListener", 
 
 #: Seconds that one commit may take; the broker answers in milliseconds, or is away and the next second tries again.
 COMMIT_TIMEOUT_S = 5.0
+#: Before a backlog a batch has room for at least `batch_max` over this.
+WORTH = 8
 
 
 class PartitionListener(Protocol):
@@ -167,7 +169,9 @@ class Consumer(faust_aiokafka.Consumer):
             return 0
         if not self.in_session():
             return 0
-        return min(limits.batch_max, limits.in_flight_records_max - acks.records_in_flight)
+        room = min(limits.batch_max, limits.in_flight_records_max - acks.records_in_flight)
+        # A batch costs some milliseconds however small it is: before a backlog, the next one waits for room that is worth it.
+        return room if WORTH * room >= limits.batch_max or not (self.client.backlog and acks.records_in_flight) else 0
 
     async def _wait_for_room(self) -> None:
         # A session that went stale is repaired by a heartbeat or a rebalance; neither wakes us, so look again.

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -45,6 +46,7 @@ from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.statistics import warm_up as warm_up_statistics
 from streamapp.core.windows import warm_up as warm_up_windows
+from streamapp.lookahead import beside
 from streamapp.prefetch import knowing, listing, nothing_to_read, reading
 from streamapp.worker import Line, Reached, attach, nothing_happens
 
@@ -102,7 +104,8 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
             lists = ListTopic(serving.lists, topics.lists, settings.bootstrap, client)
             prefetch = listing(prefetch, lists)
             watch.lists = lists
-        line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point(), Aside().ask)
+        ahead = beside(ThreadPoolExecutor(1, "texts"))
+        line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point(), Aside().ask, ahead)
         attach(app, topics.events, line)
         swaps: set[asyncio.Task[None]] = set()
         async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b, sha256
-from itertools import repeat
+from itertools import compress
 from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from streamapp.core.events import FLAG_NAMES, Plan
 from streamapp.core.features.catalogue import FeatureDef
+from streamapp.core.json_columns import Part, Picked, numbers, strings, whole_numbers, woven
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.texts import Texts
 from streamapp.core.weave import NamedRows
-from streamapp.core.windows_index import CAREFUL_ROUNDS, hash_names, hexadecimal
+from streamapp.core.windows_index import CAREFUL_ROUNDS, hash_bytes, hash_names, hexadecimal
 
 _json = msgspec.json.Encoder().encode
-_EMPTY = msgspec.Raw(b"[]")
 
-Column = Callable[["VerdictEncoder", Outcome], Iterable[Any]]
-
-
-class Source(msgspec.Struct, frozen=True, gc=False):
-    """Where the event was read."""
-
-    topic: str
-    partition: int
-    offset: int
+Column = Callable[["VerdictEncoder", Outcome], Sequence[Part]]
 
 
 class Versions(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +39,7 @@ class Versions(msgspec.Struct, frozen=True, gc=False):
 
 
 class VerdictEncoder:
-    """Built once per Serving: one column per field, and `map` over the columns, so that no Python runs per field and row."""
+    """Built once per Serving: one column per field, woven to rows, so that no Python runs per field and row."""
 
     def __init__(
         self,
@@ -67,12 +58,12 @@ class VerdictEncoder:
         `entity_key` is the secret (16 to 64 bytes) that entity ids are hashed under.
         """
         self._pipeline, self._entity_field, self._text_field = pipeline, entity_field, text_field
-        self._deciders = np.array(deciders, object)
-        self._labels = (_EMPTY, msgspec.Raw(_json([labels[0]]))) if labels else (_EMPTY, _EMPTY)
-        self._versions = msgspec.Raw(_json(versions))
+        self._deciders = Texts.of(list(map(_json, deciders)))
+        self._labels = Texts.of([b"[]", _json([*labels[:1]])])
+        self._versions = _json(versions)
         self._decision_key, self._entity_key = _key(pipeline.encode()), _key(entity_key)
         self.members = {source: name for name, source in fields.items()}  # what each column is called in the verdict
-        self._row = msgspec.defstruct("Verdict", [(name, Any) for name in fields], gc=False, frozen=True)
+        self._names = [b'%b"%b":' % (b"," if at else b"{", _json(name)[1:-1]) for at, name in enumerate(fields)]
         place = {feature.name: at for at, feature in enumerate(features)}
         self._columns = [
             COLUMNS[name] if name in COLUMNS else _feature(place[name], features[place[name]].whole) for name in fields.values()
@@ -81,18 +72,17 @@ class VerdictEncoder:
 
     def verdicts(self, outcome: Outcome) -> Texts:
         """Gives one JSON document per row, in plan order."""
-        columns = [column(self, outcome) for column in self._columns]
-        return Texts.of(list(map(_json, map(self._row, *columns))))
+        parts: list[Part] = []
+        for name, column in zip(self._names, self._columns, strict=True):
+            parts += name, *column(self, outcome)
+        return woven(len(outcome.plan), [*parts, b"}"])
 
     def decisions(self, outcome: Outcome, verdicts: Texts) -> Texts:
         """Gives each verdict with the shadow rules that hit, its features by name and, where there is text, its sha256 (never the text)."""
         if outcome.hits.shadow_codes:
-            codes = np.array(outcome.hits.shadow_codes, object)
-            told = [
-                b'%b,"shadow_rules":%b}' % (verdict[:-1], _json(codes[hit].tolist()))
-                for verdict, hit in zip(verdicts, outcome.hits.shadow, strict=True)
-            ]
-            verdicts = Texts.of(told)
+            codes, hit = outcome.hits.shadow_codes, outcome.hits.shadow
+            told = _where([[*compress(codes, row)] for row in hit.tolist()])
+            verdicts = woven(len(verdicts), [Texts.of([verdict[:-1] for verdict in verdicts]), b',"shadow_rules":', told, b"}"])
         if self._text_field is None:
             return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b"", Texts.nothing(len(verdicts)), b"}")
         texts = outcome.plan.column(self._text_field)
@@ -100,26 +90,26 @@ class VerdictEncoder:
         hashes = Texts(np.frombuffer(digests, np.uint8), np.arange(len(texts) + 1) * 64)
         return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b',"text_sha256":"', hashes, b'"}')
 
-    def decision_ids(self, plan: Plan) -> list[str]:
+    def decision_ids(self, plan: Plan) -> Texts:
         """Gives a 128-bit hash of pipeline, tenant and event id per row: equal for every copy and redelivery of an event."""
-        names = [f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)]
-        return hexadecimal(hash_names(names, self._decision_key))
+        names = plan.identities()
+        return hexadecimal(hash_bytes(names.data, names.start, self._decision_key))
 
-    def entities(self, plan: Plan) -> list[str]:
+    def entities(self, plan: Plan) -> Texts:
         """Gives the keyed 128-bit hash of the entity's id per row: joins verdicts of one entity without naming it."""
         return hexadecimal(hash_names([*map(str, plan.column(self._entity_field))], self._entity_key, CAREFUL_ROUNDS))
 
-    def versions(self, outcome: Outcome) -> msgspec.Raw:
+    def versions(self, outcome: Outcome) -> bytes:
         """Gives the versions that decided, with that of the lists where there are any."""
         if outcome.lists is None:
             return self._versions
-        return msgspec.Raw(b'%b,"lists":"%b"}' % (bytes(self._versions)[:-1], outcome.lists.encode()))
+        return b'%b,"lists":"%b"}' % (self._versions[:-1], outcome.lists.encode())
 
-    def labels(self, outcome: Outcome) -> Iterable[Any]:
+    def labels(self, outcome: Outcome) -> Part:
         """Gives the labels of each row's tier; where all tiers have one positive class, that from a calibrated one half on."""
         if outcome.labels is not None:
-            return outcome.labels.tolist()  # type: ignore[no-any-return]
-        return [self._labels[sure] for sure in (outcome.probability >= 0.5).tolist()]
+            return Texts.of(list(map(_json, outcome.labels.tolist())))
+        return Picked.of(self._labels, outcome.probability >= 0.5)
 
 
 def _key(secret: bytes) -> tuple[int, int]:
@@ -127,61 +117,64 @@ def _key(secret: bytes) -> tuple[int, int]:
     return low, high
 
 
-@lru_cache(maxsize=64)
-def _flag_list(bits: int) -> msgspec.Raw:
-    return msgspec.Raw(_json([name for bit, name in FLAG_NAMES.items() if bits & bit]))
-
-
-def _numbers(values: npt.NDArray[np.float64]) -> list[float | None]:
-    """NaN is null in JSON."""
-    numbers: list[float | None] = values.tolist()
-    for row in np.flatnonzero(np.isnan(values)).tolist():
-        numbers[row] = None
-    return numbers
+def _where(rows: Sequence[Sequence[Any]]) -> Part:
+    """Gives the lists of those few rows that have something to say."""
+    index, told = np.zeros(len(rows), np.int64), [b"[]"]
+    for row, said in enumerate(rows):
+        if said:
+            index[row] = len(told)
+            told.append(_json(said))
+    return Picked(Texts.of(told), index)
 
 
 def _feature(place: int, whole: bool) -> Column:
     """Gives the column of one feature; a count is written as a whole number (features are finite, a prior may be none)."""
 
-    def column(_: VerdictEncoder, outcome: Outcome) -> Iterable[Any]:
+    def column(_: VerdictEncoder, outcome: Outcome) -> Sequence[Part]:
         values = outcome.features.values[:, place]
         if whole:
             exact = values.astype(np.int64)
             if (exact == values).all():
-                return exact.tolist()  # type: ignore[no-any-return]
-        return values.tolist()  # type: ignore[no-any-return]
+                return (whole_numbers(exact),)
+        return (numbers(values),)
 
     return column
 
 
-def _sources(plan: Plan) -> Iterable[Source]:
-    sources: list[Source] = []
-    for place, segment in enumerate(plan.segments):
-        offsets = segment.offsets[plan.index[plan.segment == place]].tolist()
-        sources.extend(map(Source, repeat(segment.topic), repeat(segment.partition), offsets))
-    return sources
+@lru_cache(maxsize=4096)
+def _read_from(topic: str, partition: int) -> bytes:
+    return b'{"topic":%b,"partition":%d,"offset":' % (_json(topic), partition)
 
+
+def _source(plan: Plan) -> Sequence[Part]:
+    """Gives where each event was read."""
+    heads = Texts.of([_read_from(segment.topic, segment.partition) for segment in plan.segments])
+    return Picked.of(heads, plan.segment), whole_numbers(plan.offsets()), b"}"
+
+
+_ROUTES = Texts.of(list(map(_json, ROUTE_NAMES)))
+_FLAGS = Texts.of([_json([name for bit, name in FLAG_NAMES.items() if bits & bit]) for bits in range(2 * max(FLAG_NAMES))])
 
 #: Every field a verdict can have; `[verdict] fields` of the pipeline file picks from these names.
 COLUMNS: Mapping[str, Column] = {
-    "decision_id": lambda encoder, outcome: encoder.decision_ids(outcome.plan),
-    "event_id": lambda _, outcome: outcome.plan.event_id,
-    "tenant": lambda _, outcome: outcome.plan.tenant,
-    "pipeline": lambda encoder, _: repeat(encoder._pipeline),
-    "entity": lambda encoder, outcome: encoder.entities(outcome.plan),
-    "event_time": lambda _, outcome: outcome.plan.event_time.tolist(),
-    "received_at": lambda _, outcome: outcome.plan.received_at.tolist(),
-    "decided_at": lambda _, outcome: repeat(outcome.decided_at),
-    "verdict": lambda _, outcome: np.array(ROUTE_NAMES, object)[outcome.route].tolist(),
-    "decided_by": lambda encoder, outcome: encoder._deciders[outcome.decided_by].tolist(),
-    "score": lambda _, outcome: _numbers(outcome.score),
-    "probability": lambda _, outcome: _numbers(outcome.probability),
-    "labels": lambda encoder, outcome: encoder.labels(outcome),
-    "threshold": lambda _, outcome: _numbers(outcome.threshold),
-    "reasons": lambda _, outcome: outcome.reasons,
-    "stages": lambda _, outcome: repeat(msgspec.Raw(_json(outcome.stage_ms))),
-    "versions": lambda encoder, outcome: repeat(encoder.versions(outcome)),
-    "degraded": lambda _, outcome: repeat(msgspec.Raw(_json(outcome.degraded))),
-    "flags": lambda _, outcome: map(_flag_list, outcome.plan.flags.tolist()),
-    "source": lambda _, outcome: _sources(outcome.plan),
+    "decision_id": lambda encoder, outcome: (b'"', encoder.decision_ids(outcome.plan), b'"'),
+    "event_id": lambda _, outcome: (strings(outcome.plan.event_id),),
+    "tenant": lambda _, outcome: (strings(outcome.plan.tenant) if any(outcome.plan.tenant) else b'""',),
+    "pipeline": lambda encoder, _: (_json(encoder._pipeline),),
+    "entity": lambda encoder, outcome: (b'"', encoder.entities(outcome.plan), b'"'),
+    "event_time": lambda _, outcome: (whole_numbers(outcome.plan.event_time),),
+    "received_at": lambda _, outcome: (whole_numbers(outcome.plan.received_at),),
+    "decided_at": lambda _, outcome: (b"%d" % outcome.decided_at,),
+    "verdict": lambda _, outcome: (Picked.of(_ROUTES, outcome.route),),
+    "decided_by": lambda encoder, outcome: (Picked.of(encoder._deciders, outcome.decided_by),),
+    "score": lambda _, outcome: (numbers(outcome.score),),
+    "probability": lambda _, outcome: (numbers(outcome.probability),),
+    "labels": lambda encoder, outcome: (encoder.labels(outcome),),
+    "threshold": lambda _, outcome: (numbers(outcome.threshold),),
+    "reasons": lambda _, outcome: (_where(outcome.reasons),),
+    "stages": lambda _, outcome: (_json(outcome.stage_ms),),
+    "versions": lambda encoder, outcome: (encoder.versions(outcome),),
+    "degraded": lambda _, outcome: (_json(outcome.degraded),),
+    "flags": lambda _, outcome: (Picked.of(_FLAGS, outcome.plan.flags),),
+    "source": lambda _, outcome: _source(outcome.plan),
 }

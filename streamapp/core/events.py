@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from streamapp.core.errors import Reject
 from streamapp.core.text import TextColumn, text_column
+from streamapp.core.texts import Texts
+from streamapp.core.windows_index import joined
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -74,6 +76,8 @@ class Plan:
     schema_id: Int32 | None = None  #  n: of Confluent's frame, -1 without; None where no record has a frame
     texts: dict[str, TextColumn] = field(default_factory=dict)  # text fields as they are measured, by name
     hashed: dict[Hashable, Int64] = field(default_factory=dict)  #  columns as window stores keep them: hashes by field, units by column
+    said: tuple[Any, Any] | None = None  # a feature plan, and what it read of the texts
+    _identities: Texts | None = None
 
     def __len__(self) -> int:
         return len(self.events)
@@ -84,6 +88,20 @@ class Plan:
         if values is None:
             values = self.columns[name] = list(map(attrgetter(name), self.events))
         return values
+
+    def identities(self) -> Texts:
+        """Gives what an event is known by, per row: tenant, a zero byte, event id; joined once, kept."""
+        if self._identities is None:
+            self._identities = Texts(*joined(list(map("\0".join, zip(self.tenant, self.event_id, strict=True)))))
+        return self._identities
+
+    def offsets(self) -> Int64:
+        """Gives each event's offset in its partition."""
+        if not self.events:
+            return np.empty(0, np.int64)
+        starts = np.cumsum([0, *map(len, self.segments)])
+        found: Int64 = np.concatenate([segment.offsets for segment in self.segments])[starts[self.segment] + self.index]
+        return found
 
     def text(self, name: str) -> TextColumn:
         """Gives the text field `name` of all n events, cleaned and folded once; an absent text is empty."""

@@ -31,7 +31,7 @@ from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS, UNREADABLE, epoch_ms
 from streamapp.core.velocity import LABEL_VALUES, StoreSpec, VelocityFeature, duration_ms, parse_velocity
 from streamapp.core.windows import QUERY, WRITE, WindowStore, units
 from streamapp.core.windows_entries import NEVER
-from streamapp.core.windows_index import hash_names
+from streamapp.core.windows_index import hash_bytes, hash_names
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -244,7 +244,8 @@ def label_spec(spec: PipelineSpec, entities: Sequence[str]) -> PipelineSpec:
 
 
 def _ids(plan: Plan) -> Int64:
-    return hash_names([f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)])
+    names = plan.identities()
+    return hash_bytes(names.data, names.start)
 
 
 def _hashed(plan: Plan, entity: str) -> Int64:

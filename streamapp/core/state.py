@@ -15,7 +15,7 @@ from streamapp.core.spec import PipelineSpec, local_entities
 from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, entries, parse_velocity
 from streamapp.core.windows import WindowStore
 from streamapp.core.windows_clock import Clock
-from streamapp.core.windows_index import hash_names
+from streamapp.core.windows_index import hash_bytes
 from streamapp.core.windows_partition import Entries, Moved, PartitionState, Rows
 
 Float64 = npt.NDArray[np.float64]
@@ -87,7 +87,8 @@ class StatePlan:
         steps: list[Step] = []
         ids = np.empty((n, 0), np.int64)
         if self._dedupe:
-            ids = hash_names([f"{tenant}\0{event_id}" for tenant, event_id in zip(plan.tenant, plan.event_id, strict=True)])
+            names = plan.identities()
+            ids = hash_bytes(names.data, names.start)
         columns = {store.name: entries(store, plan.column, plan.hashed) for store in self.stores}
         bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
         for place, (low, high) in enumerate(pairwise(bounds)):

@@ -15,6 +15,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from streamapp.core.texts import Texts
+
 Int64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
@@ -132,10 +134,10 @@ def _lines(data: Any, start: Any) -> bool:
     return line == last
 
 
-def hexadecimal(hashes: Int64) -> list[str]:
+def hexadecimal(hashes: Int64) -> Texts:
     """Takes int64[n, 2] hashes; gives each in 32 hexadecimal digits, bytes in the order of SipHash's reference."""
-    digits = hashes.astype("<i8", copy=False).tobytes().hex()
-    return [digits[at : at + 32] for at in range(0, len(digits), 32)]
+    digits = hashes.astype("<i8", copy=False).tobytes().hex().encode()
+    return Texts(np.frombuffer(digits, np.uint8), np.arange(0, len(digits) + 1, 32))
 
 
 def hash_bytes(data: Bytes, start: Int64, key: tuple[int, int] = DEFAULT_KEY, rounds: tuple[int, int] = FAST_ROUNDS) -> Int64:

@@ -52,14 +52,21 @@ class FeaturePlan:
         self._low = np.array([one.low for one in self._more])[:, None]
         self._high = np.array([one.high for one in self._more])[:, None]
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether there are features of a text."""
+        return self._text is not None
+
     def read_texts(self, plan: Plan) -> Texts:
-        """Takes a plan's rows; gives all that is known from their texts alone: what can be done while the profiles are on their way."""
+        """Takes a plan's rows; gives all that is known from their texts alone: what can be done ahead, or in another thread. Kept."""
         if self._text is None:
             return Texts({}, None)
-        column = plan.text(self._text)
-        wanted = self._ngrams
-        ngrams = None if wanted is None else hash_ngrams(column, wanted.word, wanted.char, wanted.buckets, wanted.seed)
-        return Texts(text.compute(column), ngrams)
+        if not plan.said or plan.said[0] is not self:
+            column, wanted = plan.text(self._text), self._ngrams
+            ngrams = None if wanted is None else hash_ngrams(column, wanted.word, wanted.char, wanted.buckets, wanted.seed)
+            plan.said = self, Texts(text.compute(column), ngrams)
+        said: Texts = plan.said[1]
+        return said
 
     def measure(
         self, plan: Plan, profiles: Float64 | None, windows: Float64 | None = None, texts: Texts | None = None
