@@ -2,9 +2,10 @@
 
     python bench/additions.py [--rounds 5] [--batch 512] [--profiles 1000000] [--json]
 
-30 rules, 100,000 entries of lists, profiles in a redis-server of the run's own, contributions with what is normal, counterfactuals, costs
-by amount. Once as few events are held as the shipped cuts hold, once with the cut where every second event is not approved. Both ways decide
-the same events under the same model and windows and write the verdict; `more` is the difference. Processor time of this process.
+30 rules, 100,000 entries of lists, profiles in a redis-server of the run's own, contributions with what is normal, counterfactuals,
+costs by amount. Once as few events are held as the shipped cuts hold, once with the cut where every second event is not approved. Both
+ways decide the same events under the same model and windows and write the verdict; `more` is the difference. Processor time of this
+process.
 """
 
 from __future__ import annotations
