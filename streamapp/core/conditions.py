@@ -7,8 +7,9 @@ certainly true hits. It is kept by pushing `not` down to the comparisons, each o
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,21 @@ class Columns:
         self._column, self.n, self.listed = column, n, listed
         self._numbers: dict[str, npt.NDArray[np.float64]] = {}
         self._words: dict[str, list[str | None]] = {}
+        self._found: dict[Hashable, Bools] = {}
+
+    def once(self, what: Hashable, find: Callable[[], Bools]) -> Bools:
+        """Gives what `find` gives, looked for once however many conditions ask the same; nobody may change it."""
+        found = self._found.get(what)
+        if found is None:
+            found = self._found[what] = find()
+        return found
+
+    def missing(self, name: str) -> Bools:
+        """Gives where a string column is missing."""
+        words = self.words(name)
+        if None not in words:
+            return self.once(None, lambda: np.zeros(self.n, np.bool_))
+        return self.once(name, lambda: np.fromiter(map(operator.is_, words, repeat(None)), np.bool_, self.n))
 
     def numbers(self, name: str) -> npt.NDArray[np.float64]:
         """Gives a number or boolean column as float64 [n], NaN where missing."""
@@ -176,27 +192,31 @@ def same_words(one: Operand, other: Operand) -> Condition:
     leaf = leaf_of(one, other)
     if one.fixed or other.fixed:
         named, constant = (other, one) if one.fixed else (one, other)
-        return words_in(named.run, frozenset((constant.constant,)), leaf)
+        return words_in(named.name or "", frozenset((constant.constant,)), leaf)
+
+    names = one.name or "", other.name or ""  # strings that are not constants are fields as they stand
 
     def same(columns: Columns) -> Bools:
-        pairs = zip(one.run(columns), other.run(columns), strict=True)
-        return np.fromiter((first is not None and first == second for first, second in pairs), np.bool_, columns.n)
+        first, second = map(columns.words, names)
+        equal = columns.once(("==", *names), lambda: np.fromiter(map(operator.eq, first, second), np.bool_, columns.n))
+        return equal & ~columns.missing(names[0])
 
     def differ(columns: Columns) -> Bools:
-        pairs = zip(one.run(columns), other.run(columns), strict=True)
-        return np.fromiter((first is not None and second is not None and first != second for first, second in pairs), np.bool_, columns.n)
+        first, second = map(columns.words, names)
+        other = columns.once(("!=", *names), lambda: np.fromiter(map(operator.ne, first, second), np.bool_, columns.n))
+        return other & ~(columns.missing(names[0]) | columns.missing(names[1]))
 
     return Condition(same, differ, leaf)
 
 
-def words_in(run: Run, members: frozenset[str], leaf: Leaf) -> Condition:
-    """Gives the condition that a string is one of `members`."""
-    listed, listed_or_missing = members.__contains__, (members | {None}).__contains__
-    return Condition(
-        lambda columns: np.fromiter(map(listed, run(columns)), np.bool_, columns.n),
-        lambda columns: ~np.fromiter(map(listed_or_missing, run(columns)), np.bool_, columns.n),
-        leaf,
-    )
+def words_in(name: str, members: frozenset[str], leaf: Leaf) -> Condition:
+    """Gives the condition that a field's value is one of `members`."""
+
+    def listed(columns: Columns) -> Bools:
+        found = members.__contains__
+        return columns.once((name, members), lambda: np.fromiter(map(found, columns.words(name)), np.bool_, columns.n))
+
+    return Condition(listed, lambda columns: ~(listed(columns) | columns.missing(name)), leaf)
 
 
 def listed_in(operand: Operand, name: str) -> Condition:
@@ -204,8 +224,7 @@ def listed_in(operand: Operand, name: str) -> Condition:
     field = operand.name or ""
 
     def absent(columns: Columns) -> Bools:
-        missing = np.fromiter((word is None for word in columns.words(field)), np.bool_, columns.n)
-        return ~(columns.listed(name, field) | missing)
+        return ~(columns.listed(name, field) | columns.missing(field))
 
     leaf = leaf_of(operand, Operand(STRING, lambda _: name, constant=name))
     return Condition(lambda columns: columns.listed(name, field), absent, leaf)

@@ -194,7 +194,7 @@ class _Compiler:
             raise WrongExpression("`missing` takes the name of one feature or field")
         name = node.args[0].id
         if self._name(name).kind in (STRING, PRIVATE):
-            return leafless(lambda columns: np.fromiter((word is None for word in columns.words(name)), np.bool_, columns.n))
+            return leafless(lambda columns: columns.missing(name))
         return leafless(lambda columns: np.isnan(columns.numbers(name)))
 
     def _in_list(self, node: ast.Call) -> Condition:
@@ -253,7 +253,7 @@ class _Compiler:
         limit = ", ".join(str(constant) for constant in constants[:5]) + (", ..." if len(constants) > 5 else "")
         leaf = leaf_of(operand, Operand(STRING, lambda _: limit))
         if wanted == STRING:
-            return words_in(operand.run, frozenset(constants), leaf)
+            return words_in(operand.name or "", frozenset(constants), leaf)
         listed = np.array(sorted(set(constants)), np.float64)
         return Condition(
             lambda columns: np.isin(operand.run(columns), listed),
