@@ -83,6 +83,15 @@ def clean(text: str) -> str:
     return (_SPACES.sub(" ", text) if "  " in text else text).strip()
 
 
+def _is_clean(text: str) -> bool:
+    """Whether cleaning would change nothing but ASCII spaces: a tenth of the time that it takes to see it by cleaning."""
+    if "&" in text or not text.isprintable():
+        return False
+    if not unicodedata.is_normalized("NFKC", text):
+        return False
+    return len(text.encode()) - len(text) <= _MARKS_MAX or not _patterns()[1].search(text)
+
+
 @cache
 def _hiding() -> frozenset[str]:
     """Gives the characters that cleaning replaces by ASCII letters or digits, or drops as invisible."""
@@ -174,7 +183,7 @@ def text_column(texts: Sequence[str]) -> TextColumn:
     cleaned = list(texts)
     hidden: list[tuple[int, int, int]] = []  # row, characters as received, characters that cleaning changed
     for row, text in enumerate(cleaned):
-        if not text.isascii() or "&" in text:
+        if not (text.isascii() and "&" not in text) and not _is_clean(text):
             plain = cleaned[row] = clean(text)
             if plain != text and not (source := _unescape(text)).isascii():
                 hidden.append((row, len(source), _hidden(source)))

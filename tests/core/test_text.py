@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamapp.core.text import clean, text_column
 
@@ -51,6 +53,12 @@ from streamapp.core.text import clean, text_column
 def test_cleaning(text: str, cleaned: str) -> None:
     assert clean(text) == cleaned
     assert text_column([text]).texts == [cleaned]
+
+
+@settings(deadline=None)
+@given(st.text(st.characters() | st.sampled_from("  &;\u0301\u00e9\u00a0\u200b\u2028\U0001f600\ufb01e"), max_size=50))
+def test_a_column_is_cleaned_as_its_texts_are(text: str) -> None:
+    assert text_column([text, text + " x", "\u0301" * 31 + text]).texts == [clean(text), clean(text + " x"), clean("\u0301" * 31 + text)]
 
 
 def test_deeply_nested_references_end() -> None:
