@@ -19,6 +19,7 @@ from streamapp.core.attribution import Paths, paths_of
 from streamapp.core.calibrate import check_calibration
 from streamapp.core.card import Calibration, Card
 from streamapp.core.errors import InvariantBroken, ModelFailed, ModelRejected
+from streamapp.core.linear import Linear
 from streamapp.core.stack import Columns
 from streamapp.core.trees import Trees
 from streamapp.core.vectorise import Contributions, Inputs, Ngrams, pad, slices, unpad
@@ -53,6 +54,7 @@ class OnnxModel:
         self._paths: Paths | None = None if trees is None else paths_of(trees)
         self.calibration = calibration
         self._session = session
+        self.linear: Linear | None = None  # the graph's linear part, once `hear` has found it
         types = {node.name: node.type for node in session.get_inputs()}
         self._index_type = INDEX_TYPES.get(types.get("token_index", ""))
         self._fetches_only = onnxruntime.RunOptions()
@@ -84,10 +86,32 @@ class OnnxModel:
             raise ModelFailed(f"model {self.card.name} {self.card.version} tells no contributions")
         self._check_inputs(inputs)
         if self._paths is not None and self._columns is not None:
-            return self._columns.add(self._of_graph(inputs), inputs, self._paths)
+            return self._columns.add(self._linear_part(inputs), inputs, self._paths)
         if self._paths is not None:
             return Contributions(self._paths.contributions(inputs.numeric), np.empty(0, np.float64))
-        return self._of_graph(inputs)
+        return self._linear_part(inputs)
+
+    def hear(self) -> None:
+        """Asks a linear graph for its weights, a one in every place, so that contributions are products and no second run of the graph.
+
+        They are used only where they give its own contributions to the last bit.
+        """
+        features, buckets = len(self.card.scaler.names), self.card.ngram_buckets if self._index_type is not None else 0
+        ones, every = np.ones((1, features), np.float32), np.arange(buckets, dtype=np.int32)
+        whole = Ngrams(np.array([0, buckets]), every, np.ones(buckets, np.float32), np.zeros(buckets, np.int8)) if buckets else None
+        shares = self._of_graph(Inputs(ones, whole))
+        heard = Linear(shares.ngram.astype(np.float32), shares.numeric[0].astype(np.float32), 0.0)
+        pick = np.random.default_rng(len(every))
+        odd = Inputs(
+            pick.standard_normal((2, features)).astype(np.float32),
+            None if whole is None else Ngrams(np.array([0, 0, buckets]), every, pick.random(buckets, np.float32), whole.family),
+        )
+        ours, theirs = heard.contributions(odd), self._of_graph(odd)
+        if np.array_equal(ours.numeric, theirs.numeric) and np.array_equal(ours.ngram, theirs.ngram):
+            self.linear = heard
+
+    def _linear_part(self, inputs: Inputs) -> Contributions:
+        return self._of_graph(inputs) if self.linear is None else self.linear.contributions(inputs)
 
     def _of_graph(self, inputs: Inputs) -> Contributions:
         ngrams = inputs.ngrams
@@ -120,7 +144,7 @@ class OnnxModel:
 def load_model(directory: Path, *, feature_spec: str | None = None, vectorise: Vectorise | None = None) -> OnnxModel:
     """Gives the model version in `directory`, ready to serve; the caller swaps it in between two micro-batches.
 
-    In this order: card, hashes, calibration, feature spec, external data, tables, graph, names and shapes, warm-up, smoke test.
+    In this order: card, hashes, calibration, feature spec, external data, tables, graph, names and shapes, warm-up, weights, smoke test.
     `feature_spec` is the hash of the features this program computes; `vectorise` turns the card's smoke events into inputs, scaled
     as the card says (without it no smoke test).
     Raises ModelRejected with the reason; nothing of a refused file is parsed before its hash is right.
@@ -140,6 +164,8 @@ def load_model(directory: Path, *, feature_spec: str | None = None, vectorise: V
     model = OnnxModel(card, calibration, _session(graph, directory), trees, columns)
     _check_session(model)
     _warm_up(model)
+    if card.linear:
+        model.hear()
     if vectorise is not None:
         _smoke_test(model, vectorise)
     return model

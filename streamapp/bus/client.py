@@ -1,4 +1,4 @@
-"""The aiokafka consumer on the worker's own event loop: Faust's consumer thread without the thread, and how it paces its fetches."""
+"""The aiokafka consumer on the worker's own event loop: Faust's consumer thread without the thread."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from mode.services import Service
 from mode.utils.futures import maybe_async
 
 from streamapp.bus.batch import BatchLimits
+from streamapp.bus.fetching import Fetches
 from streamapp.core.errors import BusError
 
-#: A fetch that may wait for more records is answered early when this many bytes are there; well below one partition's fetch, because
-#: the broker counts whole record batches and would wait in front of a backlog otherwise.
-WINDOW_BYTES_MIN = 256 * 1024
 MEMBERSHIP_CHECK_S = 1.0
 
 
@@ -39,8 +37,7 @@ class LoopClient(AIOKafkaConsumerThread):
         self.last_contact = 0.0  #  monotonic s: when the last heartbeat that the coordinator accepted was sent
         self.last_sync = 0.0  #     monotonic s: when we last asked for our partitions (SyncGroup)
         self.contact = asyncio.Event()  # set by an accepted heartbeat and by a rebalance; who waits clears it
-        self.last_records = 0.0  #  monotonic s: when records were taken last
-        self.backlog = False  #     the last take left records behind or filled a batch
+        self._fetches: Fetches | None = None
 
     # A Service again: what ServiceThread bends to cross threads goes back to the base.
     start = Service.start
@@ -62,11 +59,13 @@ class LoopClient(AIOKafkaConsumerThread):
         """Connects; raises what aiokafka raises when no broker answers."""
         await super().on_start()
         self._watch_heartbeats()
-        self._pace_fetches()
+        self._fetches = Fetches(self.kafka, self.limits.batch_wait_ms, self.limits.fetch_wait_ms)
         self.add_future(self._watch_membership())
 
     async def on_stop(self) -> None:
         """Leaves the group and disconnects."""
+        if self._fetches is not None:
+            self._fetches.close()
         if self._consumer is not None:
             await self._consumer.stop()
 
@@ -100,6 +99,11 @@ class LoopClient(AIOKafkaConsumerThread):
         subscription = self.kafka._subscription.subscription
         assignment = subscription.assignment if subscription is not None else None
         return assignment.state_value(tp) if assignment is not None and assignment.active else None
+
+    def taken(self, *, more: bool) -> None:
+        """Notes that records were taken, so that more are fetched: at once where `more` are there, else when some have gathered."""
+        if self._fetches is not None:
+            self._fetches.taken(more=more)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -136,28 +140,10 @@ class LoopClient(AIOKafkaConsumerThread):
         coordinator = self.kafka._coordinator
         while not self.should_stop:
             await asyncio.wait({coordinator._coordination_task}, timeout=MEMBERSHIP_CHECK_S)
+            if self._fetches is not None:
+                self._fetches.give_up(self.app.conf.broker_request_timeout)
             try:
                 if not self.should_stop:
                     coordinator.check_errors()
             except KafkaError as failure:
                 raise BusError(f"group membership failed: {failure!r}", "check the group's permissions; a restart joins again") from failure
-
-    def _pace_fetches(self) -> None:
-        """Lets the broker gather records: after records came, the next fetch may wait `batch_wait_ms` for more; idle ones long-poll.
-
-        The wait costs no timer and no poll of ours, ends early under load, and never holds the first event after a pause.
-        """
-        fetcher = self.kafka._fetcher
-        plan_requests = fetcher._get_actions_per_node
-        limits = self.limits
-        window_s = limits.batch_wait_ms / 1000
-
-        def paced(assignment: Any) -> Any:
-            if time.monotonic() - self.last_records > window_s:
-                fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = limits.fetch_wait_ms, 1
-            else:
-                fetcher._fetch_max_wait_ms = limits.batch_wait_ms
-                fetcher._fetch_min_bytes = 1 if self.backlog else WINDOW_BYTES_MIN
-            return plan_requests(assignment)
-
-        fetcher._get_actions_per_node = paced

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import cast
+from itertools import chain
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,11 @@ from aiokafka.codec import zstd_encode
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.core.events import Headers, Segment
-from streamapp.core.record_batch import HEAD_BYTES, mark_transactional, seal, with_zstd, write_batch
+from streamapp.core.record_batch import HEAD_BYTES, seal, with_zstd, write_batches
 from streamapp.core.texts import Texts
 
+T = TypeVar("T")
+Int32 = npt.NDArray[np.int32]
 Message = tuple[bytes | None, bytes | None, Headers]
 
 
@@ -68,10 +71,8 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 class PackedBatch(BatchBuilder):
     """A batch for aiokafka's producer that is written already; only its producer and checksum are missing."""
 
-    def __init__(self, packed: npt.NDArray[np.uint8], count: int, *, transactional: bool = False) -> None:
+    def __init__(self, packed: npt.NDArray[np.uint8], count: int) -> None:
         """Takes what core.record_batch wrote; aiokafka's own builder is never made."""
-        if transactional:
-            mark_transactional(packed)
         self._packed, self._relative_offset = packed, count
         self._closed = True
 
@@ -87,66 +88,70 @@ class PackedBatch(BatchBuilder):
 
 
 class Carrier:
-    """What all outputs of one segment share: its good rows' keys, source offsets and trace headers; prepared once per micro-batch."""
+    """What all outputs of a micro-batch share: its good rows' keys, source offsets and trace headers; prepared once."""
 
-    def __init__(self, segment: Segment, index: npt.NDArray[np.int32], *, transactional: bool = False) -> None:
-        """`index` are the segment's good rows; `transactional` as for `fill`."""
-        self._transactional = transactional
-        places = index.tolist()
-        keys = segment.keys
-        self._keys = list(keys) if len(places) == len(keys) else [keys[at] for at in places]
-        self._offsets = segment.offsets[index]
-        self._segment, self._places = segment, places
-        self._traced = any(segment.headers)
+    def __init__(self, segments: Sequence[Segment], segment: Int32, index: Int32, *, transactional: bool = False) -> None:
+        """Row i is segments[segment[i]]'s record index[i], in this order; `transactional` as for `fill`."""
+        self._segments, self._segment, self._index, self._transactional = segments, segment, index, transactional
+        every = len(index) == sum(map(len, segments))
+        self._places = None if every else list(zip(segment.tolist(), index.tolist(), strict=True))
+        self._keys = self._of_rows([one.keys for one in segments])
+        offsets = np.concatenate([one.offsets for one in segments]) if segments else np.zeros(0, np.int64)
+        if not every:
+            first = np.cumsum([0, *map(len, segments)])
+            offsets = offsets[first[segment] + index]
+        self._offsets = offsets
+        self._traced = any(any(one.headers) for one in segments)
 
     def batches(
-        self, values: Texts, chosen: Sequence[npt.NDArray[np.bool_]], size_max: int, timestamp_ms: int, *, compressed: bool = False
-    ) -> list[list[BatchBuilder]]:
-        """Takes a value per row and, for each target, which rows go there; gives each target's batches, rows in order.
+        self, values: Texts, target: npt.NDArray[np.int8], targets: int, size_max: int, timestamp_ms: int, *, compressed: bool = False
+    ) -> list[tuple[int, int, BatchBuilder]]:
+        """Takes for each row a value and its target, 0 to targets - 1 (below 0: none).
 
-        `compressed`: what has more than COMPRESSED_FROM_BYTES is written in zstd, which every reader of the batch undoes by itself.
+        Gives (segment, target, batch) by segment and target, rows in order. `compressed`: what has more than COMPRESSED_FROM_BYTES is
+        written in zstd, which every reader of the batch undoes by itself.
         """
+        group = np.where(target < 0, -1, self._segment * targets + target)
+        groups = targets * len(self._segments)
+        marked = self._transactional
         if self._traced:
             messages: list[Message] = list(zip(self._keys, values, self._headers, strict=True))
-            marked = self._transactional
-            return [list(fill(_only(messages, rows), size_max, timestamp_ms, transactional=marked)) for rows in chosen]
+            chosen = ((one, np.flatnonzero(group == one).tolist()) for one in range(groups))
+            return [
+                (one // targets, one % targets, batch)
+                for one, rows in chosen
+                for batch in fill([messages[row] for row in rows], size_max, timestamp_ms, transactional=marked)
+            ]
         keys, keyless = self._packed_keys
-        found: list[list[BatchBuilder]] = []
-        for target in chosen:
-            rows, place = target.nonzero()[0], 0
-            packed: list[BatchBuilder] = []
-            while place < len(rows):
-                first = place
-                place, batch = write_batch(rows, first, keys, keyless, values, _NAME, self._offsets, size_max, timestamp_ms)
-                if compressed and len(batch) >= COMPRESSED_FROM_BYTES:
-                    batch = with_zstd(batch, zstd_encode(batch[HEAD_BYTES:].data, COMPRESSION_LEVEL))
-                packed.append(PackedBatch(batch, place - first, transactional=self._transactional))
-            found.append(packed)
+        written = write_batches(group, groups, keys, keyless, values, _NAME, self._offsets, size_max, timestamp_ms, transactional=marked)
+        found: list[tuple[int, int, BatchBuilder]] = []
+        for one, batch, records in written:
+            large = compressed and len(batch) >= COMPRESSED_FROM_BYTES
+            packed = with_zstd(batch, zstd_encode(batch[HEAD_BYTES:].data, COMPRESSION_LEVEL)) if large else batch
+            found.append((one // targets, one % targets, PackedBatch(packed, records)))
         return found
+
+    def _of_rows(self, columns: Sequence[Sequence[T]]) -> list[T]:
+        if self._places is None:
+            return list(chain.from_iterable(columns))
+        return [columns[segment][index] for segment, index in self._places]
 
     @cached_property
     def _headers(self) -> list[Headers]:
-        return _headers(self._segment, self._places, self._offsets.tolist())
+        return _headers(self._of_rows([one.headers for one in self._segments]), self._offsets.tolist())
 
     @cached_property
     def _packed_keys(self) -> tuple[Texts, npt.NDArray[np.bool_]]:
         if None not in self._keys:
-            return Texts.of(cast(list[bytes], self._keys)), np.zeros(len(self._places), np.bool_)
+            return Texts.of(cast(list[bytes], self._keys)), np.zeros(len(self._keys), np.bool_)
         return Texts.of([key or b"" for key in self._keys]), np.array([key is None for key in self._keys])
 
 
 _NAME = np.frombuffer(SOURCE_OFFSET.encode(), np.uint8)
 
 
-def _only(messages: Sequence[Message], chosen: npt.NDArray[np.bool_]) -> Sequence[Message]:
-    rows = np.flatnonzero(chosen).tolist()
-    return messages if len(rows) == len(messages) else [messages[row] for row in rows]
-
-
-def _headers(segment: Segment, index: Sequence[int], offsets: Sequence[int]) -> list[Headers]:
-    headers: list[Headers] = [[(SOURCE_OFFSET, b"%d" % offset)] for offset in offsets]
-    for row, at in enumerate(index):
-        given = segment.headers[at]
-        if given:
-            headers[row] = [*headers[row], *((name, value) for name, value in given if name in TRACE_HEADERS)]
-    return headers
+def _headers(given: Sequence[Headers], offsets: Sequence[int]) -> list[Headers]:
+    return [
+        [(SOURCE_OFFSET, b"%d" % offset), *((name, value) for name, value in headers if name in TRACE_HEADERS)]
+        for headers, offset in zip(given, offsets, strict=True)
+    ]

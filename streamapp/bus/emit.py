@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, NamedTuple
+from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from aiokafka.errors import KafkaError
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.bus.answered import Answered
 from streamapp.bus.columns import Carrier, Message, fill
-from streamapp.bus.guarantee import AtLeastOnce, Effects, Guarantee
-from streamapp.bus.producer import Producer
+from streamapp.bus.guarantee import AtLeastOnce, Guarantee
+from streamapp.bus.producer import Parcel, Producer
 from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX, Topics
 from streamapp.core.deadletter import dead_letter
 from streamapp.core.errors import BusError, Reject, RejectCode
@@ -30,51 +30,38 @@ LETTERS_BYTES_MAX = DEAD_LETTER_BYTES_MAX - 4_096
 #: What key, header and framing of one message may add to its value.
 MESSAGE_OVERHEAD_BYTES = 2_048
 
-Int64 = npt.NDArray[np.int64]
+Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
-
-
-class Ack(NamedTuple):
-    """One produce batch on its way: where to, how many records, and the broker's answer."""
-
-    target: tuple[str, int]
-    records: int
-    answer: asyncio.Future[Any]
 
 
 class Answers:
     """The broker's answers to all outputs of one micro-batch; awaited once, or never when the worker breaks before."""
 
-    def __init__(self, acks: Sequence[Ack]) -> None:
-        self._acks, self._open = acks, len(acks)
+    def __init__(self, parcels: Sequence[Parcel], answer: asyncio.Future[Sequence[int]]) -> None:
+        """`answer` gives the base offset of each parcel once all of them are acknowledged."""
+        self._parcels, self._answer = parcels, answer
         self._complete = asyncio.Event()
         self.acknowledged_at = 0  #  epoch ms, when complete
-        for ack in acks:
-            ack.answer.add_done_callback(self._count)
-        if not acks:
-            self._count(None)
+        answer.add_done_callback(self._note)
 
     def complete(self) -> bool:
         """Gives whether every answer is there."""
         return self._complete.is_set()
 
-    def _count(self, _answer: Any) -> None:
-        self._open -= 1
-        if self._open <= 0:
-            self.acknowledged_at = time.time_ns() // 1_000_000
-            self._complete.set()
+    def _note(self, answer: asyncio.Future[Sequence[int]]) -> None:
+        self.acknowledged_at = time.time_ns() // 1_000_000
+        self._complete.set()
 
     def __await__(self) -> Generator[Any, None, Outputs]:
         """Waits for every answer, also when one is a refusal, so that none is left unread; raises BusError for it."""
         yield from self._complete.wait().__await__()
-        refused = [failure for ack in self._acks if (failure := ack.answer.exception()) is not None]
-        if refused:
-            raise BusError(f"the broker refused an output: {refused[0]!r}", "check it with `streamapp doctor`") from refused[0]
+        refused = self._answer.exception()
+        if refused is not None:
+            raise BusError(f"the broker refused an output: {refused!r}", "check it with `streamapp doctor`") from refused
         after: dict[tuple[str, int], int] = {}
-        for ack in self._acks:
-            told = ack.answer.result()
-            if told.offset >= 0:  # a repeated batch that the broker had already is acknowledged without its offset
-                after[ack.target] = told.offset + ack.records
+        for (batch, topic, partition), offset in zip(self._parcels, self._answer.result(), strict=True):
+            if offset >= 0:  # a repeated batch that the broker had already is acknowledged without its offset
+                after[topic, partition] = offset + batch.record_count()
         return after
 
 
@@ -129,30 +116,24 @@ class Delivery:
         """
         plan, now_ms = outcome.plan, outcome.decided_at
         self._reject_oversized(outcome, verdicts if decisions is None else decisions)
-        acks: list[Ack] = []
+        parcels: list[Parcel] = []
         effects, marked = self._guarantee.enter(), self._guarantee.transactional
-        bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
+        carrier = Carrier(plan.segments, plan.segment, plan.index, transactional=marked)
+        routes, missing, told, logged = self._unanswered(plan, outcome.route, verdicts, decisions)
+        for place, route, batch in carrier.batches(told, routes, len(ROUTE_NAMES), self._batch_bytes_max, now_ms):
+            parcels.append((batch, self._by_route[route], plan.segments[place].partition))
+        if logged is not None:
+            wanted = np.where(missing, np.int8(0), np.int8(UNDECIDED))
+            for place, _, batch in carrier.batches(logged, wanted, 1, self._batch_bytes_max, now_ms, compressed=self._compressed):
+                parcels.append((batch, self._topics.decisions, plan.segments[place].partition))
+        for place, letters in letters_by_segment(self._unanswered_rejects(plan), plan.segments, now_ms).items():
+            partition = plan.segments[place].partition
+            filled = fill(letters, LETTERS_BYTES_MAX, now_ms, transactional=marked)
+            parcels += [(batch, self._topics.dead_letters, partition) for batch in filled]
         try:
-            for place, segment in enumerate(plan.segments):
-                low, high = bounds[place], bounds[place + 1]
-                index = plan.index[low:high]
-                carrier = Carrier(segment, index, transactional=marked)
-                logged = None if decisions is None else decisions[low:high]
-                routes, missing, told, logged = self._unanswered(segment, index, outcome.route[low:high], verdicts[low:high], logged)
-                there = sorted(set(routes.tolist()) - {UNDECIDED})
-                by_route = carrier.batches(told, [routes == route for route in there], self._batch_bytes_max, now_ms)
-                for route, batches in zip(there, by_route, strict=True):
-                    acks += _send(effects, self._by_route[route], segment.partition, batches)
-                if logged is not None:
-                    (batches,) = carrier.batches(logged, [missing], self._batch_bytes_max, now_ms, compressed=self._compressed)
-                    acks += _send(effects, self._topics.decisions, segment.partition, batches)
-            for place, letters in letters_by_segment(self._unanswered_rejects(plan), plan.segments, now_ms).items():
-                partition = plan.segments[place].partition
-                batches = fill(letters, LETTERS_BYTES_MAX, now_ms, transactional=marked)
-                acks += _send(effects, self._topics.dead_letters, partition, batches)
+            return Answers(parcels, effects.enqueue_all(parcels))
         except KafkaError as refused:
             raise BusError(f"the broker does not take outputs: {refused!r}", "check it with `streamapp doctor`") from refused
-        return Answers(acks)
 
     async def partitions_of(self, topic: str) -> int:
         """Gives how many partitions a topic has. Raises BusError when the broker does not know it."""
@@ -189,9 +170,23 @@ class Delivery:
         self._answered.pop(partition, None)
 
     def _unanswered(
-        self, segment: Segment, index: Int32, route: npt.NDArray[np.int8], verdicts: Texts, decisions: Texts | None
-    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], Texts, Texts | None]:
+        self, plan: Plan, route: Int8, verdicts: Texts, decisions: Texts | None
+    ) -> tuple[Int8, npt.NDArray[np.bool_], Texts, Texts | None]:
         """Gives what is still to be sent: routes (UNDECIDED where a verdict is out), which decision records, both kinds of records."""
+        if not self._answered:
+            return route, route != UNDECIDED, verdicts, decisions
+        bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
+        left = []
+        for segment, (low, high) in zip(plan.segments, pairwise(bounds), strict=True):
+            logged = None if decisions is None else decisions[low:high]
+            left.append(self._unanswered_of(segment, plan.index[low:high], route[low:high], verdicts[low:high], logged))
+        routes, missing, told, records = zip(*left, strict=True)
+        logged = None if decisions is None else Texts.of([*chain.from_iterable(records)])
+        return np.concatenate(routes), np.concatenate(missing), Texts.of([*chain.from_iterable(told)]), logged
+
+    def _unanswered_of(
+        self, segment: Segment, index: Int32, route: Int8, verdicts: Texts, decisions: Texts | None
+    ) -> tuple[Int8, npt.NDArray[np.bool_], Texts, Texts | None]:
         answered = self._answered.get(segment.partition)
         if answered is None:
             return route, route != UNDECIDED, verdicts, decisions
@@ -220,10 +215,6 @@ class Delivery:
             outcome.route[row] = UNDECIDED
             message = f"the decision record has {lengths[row]} bytes; the broker takes {limit}"
             plan.rejects.append(Reject(int(plan.segment[row]), int(plan.index[row]), RejectCode.VERDICT_TOO_LARGE, "$", message, "emit"))
-
-
-def _send(effects: Effects, topic: str, partition: int, batches: Sequence[BatchBuilder]) -> list[Ack]:
-    return [Ack((topic, partition), batch.record_count(), effects.enqueue(batch, topic, partition)) for batch in batches]
 
 
 def letters_by_segment(rejects: Sequence[Reject], segments: Sequence[Segment], now_ms: int) -> dict[int, list[Message]]:

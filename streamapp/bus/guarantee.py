@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from streamapp.bus.producer import Producer
+from streamapp.bus.producer import Parcel, Producer
 
 #: Ends when everything counts; gives the partitions of which it does not, because they have another owner. Raises BusError.
 Counted = Awaitable[frozenset[int]]
@@ -22,6 +22,10 @@ class Effects(Protocol):
 
     def enqueue(self, batch: BatchBuilder, topic: str, partition: int) -> asyncio.Future[Any]:
         """Queues a batch; gives the broker's answer to come. `partition` is that of topic and source alike. Raises KafkaError."""
+        ...
+
+    def enqueue_all(self, parcels: Sequence[Parcel]) -> asyncio.Future[Sequence[int]]:
+        """Queues batches; gives the base offset of each to come, -1 where it is not known. Raises KafkaError."""
         ...
 
     def leave(self) -> Counted | None:
@@ -77,7 +81,7 @@ class AtLeastOnce:
     transactional = False
 
     def __init__(self, producer: Producer) -> None:
-        self._producer, self.enqueue = producer, producer.enqueue
+        self._producer, self.enqueue, self.enqueue_all = producer, producer.enqueue, producer.enqueue_all
 
     async def know(self, topics: Sequence[str]) -> None:
         """Waits until the producer knows the topics. Raises KafkaError."""

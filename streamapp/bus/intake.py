@@ -84,10 +84,7 @@ class Intake:
             parts.setdefault(id(channel), []).append((fetched, records))
             if room <= 0:
                 break
-        fetcher._notify(fetcher._wait_consume_future)
-        if parts:
-            self._client.last_records = time.monotonic()
-            self._client.backlog = left_behind or room <= 0
+        self._client.taken(more=left_behind or room <= 0 or not parts)
         batches = (self._admit(by_id[key], found) for key, found in parts.items())
         return [batch for batch in batches if batch[2]]
 

@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from aiokafka.errors import KafkaError
 
 from streamapp.bus.columns import Message, fill
 from streamapp.bus.guarantee import Counted, Guarantee
+from streamapp.bus.producer import Parcel
 from streamapp.bus.topics import BATCH_BYTES_MAX, Topics
 from streamapp.core import journal as codec
 from streamapp.core.dedupe import DECISION
@@ -169,20 +169,21 @@ class KafkaJournal:
                 to = reached.setdefault(id(kept), _Reached(kept, kept.position, list(kept.outputs)))
                 self._extend(to, segment, steps.get(place), one.outputs, one.release)
         now_ms = settled[-1].outcome.decided_at
-        sent: list[tuple[_Reached, int, asyncio.Future[Any]]] = []
+        sent: list[tuple[_Reached, Parcel]] = []
+        for to in reached.values():
+            records: list[Message] = [(None, record, []) for record in to.records]
+            batches = fill(records, BATCH_BYTES_MAX, now_ms, transactional=self._guarantee.transactional)
+            sent += [(to, (batch, self._topics.state, to.kept.partition)) for batch in batches]
         try:
-            for to in reached.values():
-                records: list[Message] = [(None, record, []) for record in to.records]
-                batches = fill(records, BATCH_BYTES_MAX, now_ms, transactional=self._guarantee.transactional)
-                sent += [(to, batch.record_count(), effects.enqueue(batch, self._topics.state, to.kept.partition)) for batch in batches]
+            answer = effects.enqueue_all([parcel for _, parcel in sent])
         except KafkaError as refused:
             raise _refused(refused) from refused
-        await asyncio.wait([answer for *_, answer in sent])
-        for to, count, answer in sent:
-            failure = answer.exception()
-            if failure is not None:
-                raise _refused(failure) from failure
-            to.kept.wrote(answer.result().offset, count)
+        await asyncio.wait([answer])
+        failure = answer.exception()
+        if failure is not None:
+            raise _refused(failure) from failure
+        for (to, (batch, *_)), offset in zip(sent, answer.result(), strict=True):
+            to.kept.wrote(offset, batch.record_count())
         for to in reached.values():
             to.kept.position, to.kept.outputs = to.position, to.outputs
             to.kept.rows += to.rows

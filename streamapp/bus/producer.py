@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import struct
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed
-from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.protocol.produce import ProduceRequest
 
+from streamapp.bus import direct
+from streamapp.bus.direct import Gathering, Parcel, Posted, Sent, together
 from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX
 from streamapp.core.errors import BusError
+
+__all__ = ["Parcel", "Producer", "connected", "producing", "together"]
 
 #: How long the broker may be away before an output is given up and the worker stops, unless `request.timeout.ms` says otherwise.
 REQUEST_TIMEOUT_MS = 30_000
@@ -38,19 +43,11 @@ class _Produce(ProduceRequest):
 
 
 def _joined(request: Any) -> bytes:
-    name = request.transactional_id
-    parts: list[Any] = [_INT16(-1)] if name is None else [_INT16(len(name.encode())), name.encode()]
-    parts += [_INT16(request.required_acks), _INT32(request.timeout), _INT32(len(request.topics))]
-    for topic, partitions in request.topics:
-        parts += [_INT16(len(topic.encode())), topic.encode(), _INT32(len(partitions))]
-        for partition, batch in partitions:
-            parts += [_INT32(partition), _INT32(len(batch)), batch]
-    return b"".join(parts)
+    return direct.body(request.transactional_id, request.required_acks, request.timeout, request.topics)
 
 
-#: Requests of versions 3 to 8 have one layout. A class each: an encoder in the instance would be a cycle, and hold its megabytes.
-_JOINED = {one: type(one.__name__, (one,), {"encode": _joined}) for one in ProduceRequest._CLASSES if one.API_VERSION >= 3}
-_INT16, _INT32 = struct.Struct(">h").pack, struct.Struct(">i").pack
+#: A class per version: an encoder in the instance would be a cycle, and hold its megabytes.
+_JOINED = {one: type(one.__name__, (one,), {"encode": _joined}) for one in ProduceRequest._CLASSES if one.API_VERSION >= direct.VERSION_MIN}
 
 
 class _Send(SendProduceReqHandler):
@@ -74,6 +71,9 @@ class Producer(AIOKafkaProducer):
         self._sender._in_flight = _NoNode()
         self._sender._send_produce_req = self._exchange
         self._watching: asyncio.Task[None] | None = None
+        self._posted: set[Posted] = set()
+        self._repeating: set[asyncio.Task[None]] = set()
+        self._settled = asyncio.Event()  # something that was posted is answered, or given up
 
     async def start(self) -> None:
         """Connects. Raises KafkaError."""
@@ -82,6 +82,9 @@ class Producer(AIOKafkaProducer):
 
     async def stop(self) -> None:
         """Sends what is queued, and closes."""
+        while self._posted or self._repeating:
+            self._settled.clear()
+            await self._settled.wait()
         await super().stop()  # it waits for every answer, so somebody has to give up where none comes
         if self._watching is not None:
             self._watching.cancel()
@@ -91,11 +94,17 @@ class Producer(AIOKafkaProducer):
         while True:
             await asyncio.sleep(patience_s / 10)
             oldest = [*(batches[0] for batches in queue._batches.values() if batches), *queue._pending_batches]
-            if any(batch.expired() for batch in oldest):
+            late = time.monotonic() - patience_s
+            if any(batch.expired() for batch in oldest) or any(one.sent_at < late for one in self._posted):
                 break
         await self._sender.close()  # first, so that nothing is sent that was given up
         given_up = [*(batch for batches in queue._batches.values() for batch in batches), *queue._pending_batches]
-        queue.fail_all(KafkaTimeoutError(f"the broker has not acknowledged it within {patience_s:g} s"))
+        failure = KafkaTimeoutError(f"the broker has not acknowledged it within {patience_s:g} s")
+        queue.fail_all(failure)
+        for one in self._posted:
+            one.give_up(failure)
+        self._posted.clear()
+        self._settled.set()
         for batch in given_up:
             batch._drain_waiter.exception()  # nobody waits for it here, and asyncio would tell of it later
 
@@ -115,15 +124,100 @@ class Producer(AIOKafkaProducer):
         Law: batches of one partition arrive in the order of the calls.
         The caller bounds how much is queued: a worker has so many micro-batches in flight.
         """
+        queue = self._open_queue()
+        if partition not in (self.client.cluster.partitions_for_topic(topic) or ()):
+            raise KafkaTimeoutError(f"the broker does not tell of {topic}-{partition}")
+        answer: asyncio.Future[Any] = queue._append_batch(batch, TopicPartition(topic, partition)).future
+        return answer
+
+    def enqueue_all(self, parcels: Sequence[Parcel]) -> asyncio.Future[Sequence[int]]:
+        """Does what `enqueue` does for several batches at once; gives the base offset of each to come, -1 where it is not known.
+
+        A batch whose partition has nothing queued or on its way is written to the socket before this returns, with all others for that
+        broker in one request; what it refuses, or does not answer, is said again through the queue, under the same sequence numbers.
+        Law: as for `enqueue`. Raises KafkaError.
+        """
+        queue, muted, transaction = self._open_queue(), self._sender._muted_partitions, self._txn_manager
+        leader, queued = self.client.cluster.leader_for_partition, queue._batches
+        gathering = Gathering(len(parcels))
+        direct_to: dict[int, list[Sent]] = {}
+        for number, (batch, topic, partition) in enumerate(parcels):
+            place = TopicPartition(topic, partition)
+            node = leader(place)
+            if place in muted or place in queued or self._connection(node) is None:
+                gathering.waits_for(number, self.enqueue(batch, topic, partition))
+                continue
+            muted.add(place)  # the queue leaves it alone until there is an answer
+            sequence = transaction.sequence_number(place)
+            transaction.increment_sequence_number(place, batch.record_count())
+            batch._set_producer_state(transaction.producer_id, transaction.producer_epoch, sequence)
+            direct_to.setdefault(node, []).append(Sent(number, place, batch))
+        for node, sent in direct_to.items():
+            connection = self._connection(node)
+            posted = Posted(node, sent, gathering, self._answered, _version(connection))
+            self._posted.add(posted)
+            posted.post(connection, self._sender._acks, self._request_timeout_ms)
+        return gathering.answer
+
+    def _open_queue(self) -> Any:
         queue = self._message_accumulator
         if queue._closed:
             raise ProducerClosed
         if queue._exception is not None:
             raise copy.copy(queue._exception)
-        if partition not in (self.client.cluster.partitions_for_topic(topic) or ()):
-            raise KafkaTimeoutError(f"the broker does not tell of {topic}-{partition}")
-        answer: asyncio.Future[Any] = queue._append_batch(batch, TopicPartition(topic, partition)).future
-        return answer
+        return queue
+
+    def _connection(self, node: int | None) -> Any:
+        """Gives the open connection to a broker over which requests may be written at once, None where there is none."""
+        transaction = self._txn_manager
+        if transaction.transactional_id is not None or not transaction.has_pid():
+            return None
+        connection = self.client._conns.get((node, ConnectionGroup.DEFAULT))
+        return connection if connection is not None and connection.connected() and _version(connection) else None
+
+    def _answered(self, posted: Posted, again: Sequence[Sent]) -> None:
+        self._posted.discard(posted)
+        left = {one.place for one in again}
+        self._sender._muted_partitions.difference_update(one.place for one in posted.sent if one.place not in left)
+        if again:
+            self._repeat(posted, again)
+        self._wake()
+
+    def _repeat(self, posted: Posted, again: Sequence[Sent]) -> None:
+        """Hands what was refused to aiokafka, as if it had sent it itself: its rules say what is tried again and what is given up."""
+        queue, messages = self._message_accumulator, {}
+        if queue._exception is not None:
+            posted.give_up(copy.copy(queue._exception))
+            return
+        for number, place, batch in again:
+            message = MessageBatch(place, batch, queue._batch_ttl, 0)
+            message._ctime = posted.sent_at
+            message.drain_ready()  # its sequence number stays
+            queue._pending_batches.add(message)
+            message.future.add_done_callback(lambda _, message=message: queue._pending_batches.discard(message))
+            posted.to.waits_for(number, message.future)
+            messages[place] = message
+        task = asyncio.create_task(self._exchange(posted.node, messages))
+        self._repeating.add(task)
+        task.add_done_callback(self._repeated)
+
+    def _repeated(self, task: asyncio.Task[None]) -> None:
+        self._repeating.discard(task)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Lets aiokafka look at its queue, as a partition is free again, and tells whoever waits for the end."""
+        self._settled.set()
+        queue = self._message_accumulator
+        if queue._batches and not queue._waiter_future.done():
+            queue._waiter_future.set_result(None)
+
+
+def _version(connection: Any) -> int:
+    """Gives the version of produce requests that a broker and `direct` both speak, 0 where there is none."""
+    lowest, highest = connection._versions.get(direct.API_KEY, (0, 0))
+    version = min(int(highest), direct.VERSION_MAX)
+    return version if version >= max(int(lowest), direct.VERSION_MIN) else 0
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata, TopicPartition
 
 from streamapp.bus.guarantee import Counted, Effects
-from streamapp.bus.producer import Producer, connected
+from streamapp.bus.producer import Parcel, Producer, connected, together
 from streamapp.core.errors import BusError, InvariantBroken
 
 log = logging.getLogger(__name__)
@@ -144,6 +144,10 @@ class Round:
         else:
             self._waiting.append((lane, batch, topic, answer))
         return answer
+
+    def enqueue_all(self, parcels: Sequence[Parcel]) -> asyncio.Future[Sequence[int]]:
+        """Sends or keeps each batch; gives the base offsets to come, -1 of what does not count any more."""
+        return together([self.enqueue(*parcel) for parcel in parcels])
 
     def start(self) -> None:
         """Sends what waits; from now on nothing does."""

@@ -64,6 +64,38 @@ def _add_by_family(
             grouped[row, first + family[place]] += share[place]
 
 
+def strongest_of(grouped: Float64, values: Float64, count: int) -> tuple[npt.NDArray[np.int64], Float64, Float64]:
+    """Takes contributions [m, g] and values of the first k inputs [m, k]; gives the `count` largest by weight of each row, strongest first.
+
+    Their places, their weights and their values (0 where the place has none), each [m, count], numbers to 4 decimals; of equal ones the
+    first comes first.
+    """
+    place = np.empty((len(grouped), count), np.int64)
+    weight, told = np.empty((len(grouped), count)), np.zeros((len(grouped), count))
+    _strongest(grouped, np.ascontiguousarray(values), place, weight, told)
+    return place, weight, told
+
+
+@njit(cache=True, nogil=True)
+def _strongest(grouped: Float64, values: Float64, place: npt.NDArray[np.int64], weight: Float64, told: Float64) -> None:
+    rows, count = place.shape
+    for row in range(rows):
+        for rank in range(count):
+            best, size = -1, -1.0
+            for at in range(grouped.shape[1]):
+                share = abs(grouped[row, at])
+                if (0.0 if np.isnan(share) else share) > size:
+                    taken = False
+                    for before in range(rank):
+                        taken |= place[row, before] == at
+                    if not taken:
+                        best, size = at, 0.0 if np.isnan(share) else share
+            place[row, rank] = best
+            weight[row, rank] = np.rint(grouped[row, best] * 1e4) / 1e4
+            if best < values.shape[1]:
+                told[row, rank] = np.rint(values[row, best] * 1e4) / 1e4
+
+
 class Explainable(Protocol):
     """What explaining asks of a model."""
 
@@ -97,18 +129,15 @@ class ModelReasons:
 
         Gives each row's TOP_REASONS largest by weight, strongest first.
         """
-        count = min(TOP_REASONS, grouped.shape[1])
-        strongest = np.argsort(-np.abs(grouped), axis=1, kind="stable")[:, :count]
-        weights = np.take_along_axis(grouped, strongest, axis=1).round(4).tolist()
         numeric = values.shape[1]
-        told = np.take_along_axis(values, np.minimum(strongest, numeric - 1), axis=1).round(4).tolist() if numeric else weights
+        strongest, weights, told = strongest_of(grouped, values, min(TOP_REASONS, grouped.shape[1]))
         return [
             [
                 self._reason(place, share, value, row, normals) if place < numeric else self._group_reason(place - numeric, share)
                 for place, share, value in zip(*line, strict=True)
                 if share != 0.0
             ]
-            for row, line in enumerate(zip(strongest.tolist(), weights, told, strict=True))
+            for row, line in enumerate(zip(strongest.tolist(), weights.tolist(), told.tolist(), strict=True))
         ]
 
     def _reason(self, place: int, share: float, value: float, row: int, normals: Normal) -> Reason:

@@ -25,10 +25,8 @@ Int64 = npt.NDArray[np.int64]
 
 HEAD_BYTES = 61  # of a batch, before its records
 _CHECKED_FROM = 21  # the attributes: what stands before is not in the checksum
-_HEAD = struct.Struct(">qiibIhiqqqhii")
 _RECORD_BYTES_MAX = 64  # of one record beside its key, value and the header's name: seven lengths, two bytes, twenty digits
-_ZSTD = 4  # in the attributes: how the records are compressed
-_SMALL_BYTES = 65_536
+_TRANSACTIONAL, _ZSTD = 0x10, 4  # in the attributes: it counts with a commit; how the records are compressed
 _POLYNOMIAL = 0x82F63B78
 
 
@@ -127,12 +125,15 @@ def _copy(out: Any, at: int, data: Any, begin: int, end: int) -> int:
 
 @compiled
 def _write(
-    rows: Any, first: int, keys: Any, key_start: Any, keyless: Any, values: Any, value_start: Any, name: Any, numbers: Any, room: int,
-    out: Any,
+    rows: Any, first: int, last: int, keys: Any, key_start: Any, keyless: Any, values: Any, value_start: Any, name: Any, numbers: Any,
+    room: int, out: Any, begin: int,
 ) -> Any:  # fmt: skip
-    """Writes records of rows[first:] behind the head while they fit into `room` bytes, at least one; gives (rows done, bytes written)."""
-    at = 61
-    for place in range(first, len(rows)):
+    """Writes records of rows[first:last] behind a head at `begin` while they fit into `room` bytes, at least one.
+
+    Gives (rows done, where the batch ends).
+    """
+    at = begin + 61
+    for place in range(first, last):
         row = rows[place]
         delta = place - first
         key_length, value_length = key_start[row + 1] - key_start[row], value_start[row + 1] - value_start[row]
@@ -143,7 +144,7 @@ def _write(
         key_bytes = 1 if keyless[row] else _length_of(key_length) + key_length
         # Four of one byte each: attributes, time, header count, length of the digits.
         body = 4 + _length_of(delta) + key_bytes + _length_of(value_length) + value_length + _length_of(len(name)) + len(name) + digits
-        if at + _length_of(body) + body > room and delta > 0:
+        if at + _length_of(body) + body > begin + room and delta > 0:
             return place, at
         at = _put(out, at, body)
         out[at], out[at + 1] = 0, 0
@@ -161,33 +162,80 @@ def _write(
         for j in range(digits):
             out[at - 1 - j] = 48 + left % 10
             left //= 10
-    return len(rows), at
+    return last, at
 
 
-def write_batch(
-    rows: Int64, first: int, keys: Texts, keyless: npt.NDArray[np.bool_], values: Texts, name: Bytes, numbers: Int64, room: int,
-    timestamp_ms: int,
-) -> tuple[int, Bytes]:  # fmt: skip
-    """Takes a key (or none), a value and a number from 0 on for each row, and which rows, in order.
+@compiled
+def _fixed(out: Any, at: int, number: int, width: int) -> int:
+    """Writes a number in so many bytes, the highest first."""
+    for byte in range(width):
+        out[at + byte] = (number >> (8 * (width - 1 - byte))) & 0xFF
+    return at + width
 
-    Gives how many of `rows` are done and one batch of rows[first:] of at most `room` bytes (one record, where that alone is larger),
-    whose producer and checksum `seal` puts in.
+
+@compiled
+def _head(out: Any, begin: int, end: int, attributes: int, last_delta: int, timestamp_ms: int) -> None:
+    at = _fixed(out, begin, 0, 8)
+    at = _fixed(out, at, end - begin - 12, 4)
+    at = _fixed(out, at, -1, 4)
+    out[at] = 2  # the version of the format
+    at = _fixed(out, at + 1, 0, 4)
+    at = _fixed(out, at, attributes, 2)
+    at = _fixed(out, at, last_delta, 4)
+    at = _fixed(out, at, timestamp_ms, 8)
+    at = _fixed(out, at, timestamp_ms, 8)
+    at = _fixed(out, at, -1, 8)
+    at = _fixed(out, at, -1, 2)
+    at = _fixed(out, at, -1, 4)
+    _fixed(out, at, last_delta + 1, 4)
+
+
+@compiled
+def _write_all(
+    group: Any, bound: Any, rows: Any, keys: Any, key_start: Any, keyless: Any, values: Any, value_start: Any, name: Any, numbers: Any,
+    room: int, attributes: int, timestamp_ms: int, out: Any, made: Any,
+) -> int:  # fmt: skip
+    """Sorts the rows by group (those below 0 are left out) and writes each group's batches, one behind the other; gives how many.
+
+    made[b] becomes (group, begin, end, records); `bound` (groups + 1, zeros) and `rows` are room to sort in.
     """
-    chosen = rows[first:]
-    if len(chosen) == len(values) or values.bytes() < _SMALL_BYTES:  # all of them, or little: room for all is cheaper than counting
-        size = values.bytes() + keys.bytes()
-    else:
-        size = int(values.lengths()[chosen].sum() + keys.lengths()[chosen].sum())
-    out = np.empty(HEAD_BYTES + size + len(chosen) * (_RECORD_BYTES_MAX + len(name)), np.uint8)
-    done, end = _write(rows, first, keys.data, keys.start, keyless, values.data, values.start, name, numbers, room, out)
-    last = done - first - 1
-    _HEAD.pack_into(out.data, 0, 0, end - 12, -1, 2, 0, 0, last, timestamp_ms, timestamp_ms, -1, -1, -1, last + 1)
-    return done, out[:end]
+    for row in range(len(group)):
+        if group[row] >= 0:
+            bound[group[row] + 1] += 1
+    for one in range(1, len(bound)):
+        bound[one] += bound[one - 1]
+    for row in range(len(group)):
+        if group[row] >= 0:
+            rows[bound[group[row]]] = row
+            bound[group[row]] += 1  # in the end where the group ends, which is where the next begins
+    first = at = count = 0
+    for one in range(len(bound) - 1):
+        last = bound[one]
+        while first < last:
+            done, end = _write(rows, first, last, keys, key_start, keyless, values, value_start, name, numbers, room, out, at)
+            _head(out, at, end, attributes, done - first - 1, timestamp_ms)
+            made[count, 0], made[count, 1], made[count, 2], made[count, 3] = one, at, end, done - first
+            first, at, count = done, end, count + 1
+    return count
 
 
-def mark_transactional(batch: Bytes) -> None:
-    """Says in the attributes that the batch is part of a transaction: it counts with its commit (KIP-98); comes before `seal`."""
-    batch[_CHECKED_FROM + 1] |= 0x10
+def write_batches(
+    group: npt.NDArray[np.integer[Any]], groups: int, keys: Texts, keyless: npt.NDArray[np.bool_], values: Texts, name: Bytes,
+    numbers: Int64, room: int, timestamp_ms: int, *, transactional: bool = False,
+) -> list[tuple[int, Bytes, int]]:  # fmt: skip
+    """Takes for each row its group (0 to groups - 1; below 0: it is left out), a key (or none), a value and a number from 0 on.
+
+    Gives (group, batch, records) by group, rows in order; a batch has at most `room` bytes (one record, where that alone is larger).
+    `seal` puts in its producer and checksum. `transactional`: it counts with a commit (KIP-98). All batches share one buffer.
+    """
+    n = len(group)
+    out = np.empty(values.bytes() + keys.bytes() + n * (HEAD_BYTES + _RECORD_BYTES_MAX + len(name)), np.uint8)
+    made = np.empty((n, 4), np.int64)
+    count = _write_all(
+        np.asarray(group, np.int64), np.zeros(groups + 1, np.int64), np.empty(n, np.int64), keys.data, keys.start, keyless, values.data,
+        values.start, name, numbers, room, _TRANSACTIONAL if transactional else 0, timestamp_ms, out, made,
+    )  # fmt: skip
+    return [(one, out[begin:end], records) for one, begin, end, records in made[:count].tolist()]
 
 
 def with_zstd(batch: Bytes, records: bytes) -> Bytes:
@@ -207,6 +255,6 @@ def seal(batch: Bytes, producer_id: int, producer_epoch: int, sequence: int) -> 
 
 def warm_up() -> None:
     """Compiles the kernels (or loads them from the cache), so that no micro-batch waits for it."""
-    one = Texts.of([b"x"])
-    _, batch = write_batch(np.zeros(1, np.int64), 0, one, np.zeros(1, np.bool_), one, one.data, np.zeros(1, np.int64), 1000, 0)
+    one, zero = Texts.of([b"x"]), np.zeros(1, np.int64)
+    ((_, batch, _),) = write_batches(zero, 1, one, np.zeros(1, np.bool_), one, one.data, zero, 1000, 0)
     seal(batch, 0, 0, 0)

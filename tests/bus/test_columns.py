@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.util import calc_crc32c
 from hypothesis import given, settings
@@ -33,12 +34,16 @@ def sealed(batch: Any) -> bytes:
     return bytes(batch._build())
 
 
-def everything(n: int) -> np.ndarray:
-    return np.ones(n, bool)
+def carrier(of: Segment, index: Sequence[int] | None = None, *, transactional: bool = False) -> Carrier:
+    rows = np.arange(len(of), dtype=np.int32) if index is None else np.array(index, np.int32)
+    return Carrier((of,), np.zeros(len(rows), np.int32), rows, transactional=transactional)
 
 
-def carrier(of: Segment) -> Carrier:
-    return Carrier(of, np.arange(len(of), dtype=np.int32))
+def batches(of: Carrier, values: Sequence[bytes], size_max: int) -> list[BatchBuilder]:
+    """Gives the batches of values that all have one target."""
+    found = of.batches(Texts.of(values), np.zeros(len(values), np.int8), 1, size_max, NOW)
+    assert all((segment, target) == (0, 0) for segment, target, _ in found)
+    return [batch for *_, batch in found]
 
 
 @settings(max_examples=60, deadline=None)
@@ -53,10 +58,10 @@ def test_the_kernel_writes_what_the_builder_writes(
 ) -> None:
     keys, values = [key for key, _, _ in rows], [value for _, value, _ in rows]
     chosen = np.array([there for _, _, there in rows])
-    of = segment(keys, first)
-    ours, others = Carrier(of, np.arange(len(of), dtype=np.int32), transactional=transactional).batches(
-        Texts.of(values), [chosen, ~chosen], size_max, NOW
+    written = carrier(segment(keys, first), transactional=transactional).batches(
+        Texts.of(values), np.where(chosen, np.int8(0), np.int8(1)), 2, size_max, NOW
     )
+    ours, others = ([batch for _, target, batch in written if target == wanted] for wanted in (0, 1))
     for found, mask in ((ours, chosen), (others, ~chosen)):
         messages = [(keys[at], values[at], [(SOURCE_OFFSET, b"%d" % (first + at))]) for at in np.flatnonzero(mask).tolist()]
         assert sum(batch.record_count() for batch in found) == len(messages)
@@ -73,13 +78,13 @@ def test_the_kernel_writes_what_the_builder_writes(
 
 def test_batches_are_filled_to_the_brim_and_a_record_that_is_too_large_stands_alone() -> None:
     values = [b"x" * 100] * 20 + [b"y" * 5000] + [b"z"]
-    (found,) = carrier(segment([b"k"] * 22, 0)).batches(Texts.of(values), [everything(22)], 1500, NOW)
+    found = batches(carrier(segment([b"k"] * 22, 0)), values, 1500)
     sizes = [(batch.record_count(), batch.size()) for batch in found]
     assert [count for count, _ in sizes] == [11, 9, 1, 1] and sizes[0][1] + 125 > 1500
 
 
 def test_what_was_put_in_is_read_back_by_the_client() -> None:
-    (found,) = carrier(segment([b"k1", None, b""], 41)).batches(Texts.of([b"v1", b"", b"v3"]), [everything(3)], 10_000, NOW)
+    found = batches(carrier(segment([b"k1", None, b""], 41)), [b"v1", b"", b"v3"], 10_000)
     data = sealed(found[0])
     batch = DefaultRecordBatch(data)
     assert batch.validate_crc() and (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (4711, 3, 77)
@@ -94,19 +99,26 @@ def test_a_large_batch_is_compressed_where_that_is_asked_for_and_read_back_alike
     n = 200
     values = [b'{"event_id":"e%d","features":{"amount":%d}}' % (row, 7 * row) for row in range(n)] + [b"x" * 3 * COMPRESSED_FROM_BYTES]
     of, small = segment([b"k%d" % row for row in range(n + 1)], 9), np.arange(n + 1) < 3
-    asked = Carrier(of, np.arange(n + 1, dtype=np.int32), transactional=transactional)
-    kinds = [asked.batches(Texts.of(values), [everything(n + 1), small], 10**6, NOW, compressed=said) for said in (False, True)]
-    plain, packed = (DefaultRecordBatch(sealed(large[0])) for (large, _) in kinds)
+    asked = carrier(of, transactional=transactional)
+    every = np.zeros(n + 1, np.int8)
+
+    def written(target: np.ndarray, *, compressed: bool) -> BatchBuilder:
+        ((*_, batch),) = asked.batches(Texts.of(values), target, 1, 10**6, NOW, compressed=compressed)
+        return batch
+
+    large = [written(every, compressed=said) for said in (False, True)]
+    plain, packed = (DefaultRecordBatch(sealed(batch)) for batch in large)
     assert (plain.compression_type, packed.compression_type) == (0, DefaultRecordBatch.CODEC_ZSTD)
-    assert packed.validate_crc() and packed.is_transactional == transactional and kinds[1][0][0].size() < kinds[0][0][0].size() / 5
+    assert packed.validate_crc() and packed.is_transactional == transactional and large[1].size() < large[0].size() / 5
     assert [(one.offset, one.key, one.value, one.headers) for one in packed] == [
         (one.offset, one.key, one.value, one.headers) for one in plain
     ]
-    assert sealed(kinds[0][1][0]) == sealed(kinds[1][1][0])  # a small one stays as it is
+    few = np.where(small, np.int8(0), np.int8(-1))
+    assert sealed(written(few, compressed=False)) == sealed(written(few, compressed=True))  # a small one stays as it is
 
 
 def test_a_retry_under_another_epoch_is_sealed_again() -> None:
-    (found,) = carrier(segment([b"k"], 0)).batches(Texts.of([b"v"]), [everything(1)], 10_000, NOW)
+    found = batches(carrier(segment([b"k"], 0)), [b"v"], 10_000)
     first = sealed(found[0])
     found[0]._set_producer_state(4712, 0, 0)
     again = bytes(found[0]._build())
@@ -117,13 +129,29 @@ def test_trace_headers_are_passed_on_and_rows_that_are_not_good_are_left_out() -
     headers = [[("traceparent", b"00-ab"), ("other", b"x")], (), ()]
     of = segment([b"a", b"b", b"c"], 7, headers)
     for given_headers, traced in ((of, [("traceparent", b"00-ab")]), (segment([b"a", b"b", b"c"], 7), [])):
-        (found,) = Carrier(given_headers, np.array([0, 2], np.int32)).batches(Texts.of([b"1", b"3"]), [everything(2)], 10_000, NOW)
+        found = batches(carrier(given_headers, [0, 2]), [b"1", b"3"], 10_000)
         read = [(one.key, one.value, one.headers) for one in DefaultRecordBatch(sealed(found[0]))]
         assert read == [(b"a", b"1", [(SOURCE_OFFSET, b"7"), *traced]), (b"c", b"3", [(SOURCE_OFFSET, b"9")])]
 
 
 def test_nothing_chosen_is_no_batch() -> None:
-    assert carrier(segment([b"k"], 0)).batches(Texts.of([b"v"]), [np.zeros(1, bool)], 1000, NOW) == [[]]
+    assert carrier(segment([b"k"], 0)).batches(Texts.of([b"v"]), np.array([-1], np.int8), 1, 1000, NOW) == []
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_every_segment_and_target_has_its_own_batches_with_its_rows_in_order(traced: bool) -> None:
+    headers = [[("traceparent", b"00")]] * 4 if traced else None
+    segments = (segment([b"a", b"b", b"c", b"d"], 10, headers), segment([], 0), segment([b"e", b"f", b"g"], 70))
+    which, index = np.array([0, 0, 0, 2, 2], np.int32), np.array([0, 2, 3, 1, 2], np.int32)
+    target = np.array([2, 0, 2, -1, 1], np.int8)
+    found = Carrier(segments, which, index).batches(Texts.of([b"%d" % row for row in range(5)]), target, 3, 10_000, NOW)
+    read = [
+        (place, to, [(one.key, one.value, dict(one.headers)[SOURCE_OFFSET]) for one in DefaultRecordBatch(sealed(batch))])
+        for place, to, batch in found
+    ]
+    assert read == [
+        (0, 0, [(b"c", b"1", b"12")]), (0, 2, [(b"a", b"0", b"10"), (b"d", b"2", b"13")]), (2, 1, [(b"g", b"4", b"72")]),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 63, 64, 65, 10_001])

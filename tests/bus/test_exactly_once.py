@@ -71,8 +71,8 @@ async def values(broker: str, topic: str, partition: int, isolation: str = "read
 def packed(values: Sequence[bytes]) -> list[object]:
     n = len(values)
     segment = Segment("t", 0, 1, np.arange(n), np.zeros(n, np.int64), [b"k"] * n, [b""] * n, [()] * n)
-    carrier = Carrier(segment, np.arange(n, dtype=np.int32), transactional=True)
-    return carrier.batches(Texts.of(list(values)), [np.ones(n, bool)], 10_000, 1)[0]
+    carrier = Carrier((segment,), np.zeros(n, np.int32), np.arange(n, dtype=np.int32), transactional=True)
+    return [batch for *_, batch in carrier.batches(Texts.of(list(values)), np.zeros(n, np.int8), 1, 10_000, 1)]
 
 
 def built(*values: bytes) -> list[object]:

@@ -7,6 +7,7 @@ import gc
 import weakref
 
 import numpy as np
+import pytest
 
 from streamapp.bus.columns import Carrier
 from streamapp.bus.producer import producing
@@ -14,14 +15,16 @@ from streamapp.core.events import Segment
 from streamapp.core.texts import Texts
 
 
-async def test_what_is_acknowledged_is_let_go_without_the_collector(embedded: str, namespace: str) -> None:
+@pytest.mark.parametrize("queued", [True, False])
+async def test_what_is_acknowledged_is_let_go_without_the_collector(embedded: str, namespace: str, queued: bool) -> None:
     one = Segment("t", 0, 1, np.arange(1), np.zeros(1, np.int64), [b"k"], [b""], [()])
     async with asyncio.timeout(30), producing(embedded, {}) as producer:
         await producer.know([namespace])
 
         async def send() -> weakref.ref[object]:
-            [[batch]] = Carrier(one, np.zeros(1, np.int32)).batches(Texts.of([b"v"]), [np.ones(1, np.bool_)], 10_000, 0)
-            await producer.enqueue(batch, namespace, 0)
+            zero = np.zeros(1, np.int32)
+            [[*_, batch]] = Carrier((one,), zero, zero).batches(Texts.of([b"v"]), np.zeros(1, np.int8), 1, 10_000, 0)
+            await (producer.enqueue(batch, namespace, 0) if queued else producer.enqueue_all([(batch, namespace, 0)]))
             return weakref.ref(batch._packed.base)
 
         gc.disable()

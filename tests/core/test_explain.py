@@ -1,10 +1,13 @@
 """Contributions to reasons."""
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from hypothesis.extra import numpy as arrays
 
 from streamapp.config import load_pipeline
 from streamapp.control.languages import load_language
-from streamapp.core.explain import ModelReasons, group_contributions
+from streamapp.core.explain import ModelReasons, group_contributions, strongest_of
 from streamapp.core.language import Words
 from streamapp.core.vectorise import Contributions, Ngrams
 
@@ -30,3 +33,17 @@ def test_the_largest_shares_become_sentences_with_value_and_usual_value() -> Non
     assert (found[0][0].value, found[0][0].limit) == (0.5, 0.125)
     assert [one.code for one in found[1]] == ["model_capitals"]  # what weighs nothing is no reason
     assert {one.code for row in found for one in row} <= set(reasons.codes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(some.data(), some.integers(0, 5), some.integers(1, 6), some.integers(0, 6))
+def test_the_strongest_are_those_of_a_stable_sort(data: some.DataObject, rows: int, groups: int, numeric: int) -> None:
+    numbers = some.sampled_from([0.0, -0.0, 1.0, -1.0, 0.00005, 2.00015, -7.25, np.nan])
+    grouped = data.draw(arrays.arrays(np.float64, (rows, groups), elements=numbers))
+    values = data.draw(arrays.arrays(np.float64, (rows, min(numeric, groups)), elements=numbers))
+    count = min(3, groups)
+    place, weight, told = strongest_of(grouped, values, count)
+    assert place.tolist() == np.argsort(-np.nan_to_num(np.abs(grouped)), axis=1, kind="stable")[:, :count].tolist()
+    np.testing.assert_array_equal(weight, np.take_along_axis(grouped, place, axis=1).round(4))
+    wide = np.hstack((values, np.zeros((rows, groups - values.shape[1]))))
+    np.testing.assert_array_equal(told, np.take_along_axis(wide, place, axis=1).round(4))

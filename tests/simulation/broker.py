@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, NotEnoughReplicasAfterAppendError, OutOf
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
+from streamapp.bus.direct import Parcel, together
 from tests.simulation.loop import EPOCH_MS, MIND, Mind, VirtualLoop
 
 Place = tuple[str, int]
@@ -199,6 +200,10 @@ class Producer:
             sending.busy = True
             self._network.loop.call_soon(self._send, (topic, partition), context=self._mind.context)
         return answer
+
+    def enqueue_all(self, parcels: Sequence[Parcel]) -> asyncio.Future[Sequence[int]]:
+        """Takes batches; gives the future of all acknowledgements."""
+        return together([self.enqueue(*parcel) for parcel in parcels])
 
     def _send(self, place: Place) -> None:
         if self._mind.dead:

@@ -215,9 +215,8 @@ class Client:
     def __init__(self, name: str, broker: Broker, coordinator: Coordinator, topic: str, random: Random) -> None:
         self.name, self._broker, self._coordinator, self._topic, self._random = name, broker, coordinator, topic, random
         self.generation = -1
-        self.last_contact = self.last_sync = self.last_records = 0.0
+        self.last_contact = self.last_sync = 0.0
         self.contact = asyncio.Event()
-        self.backlog = False
         self.kafka = self
         self._fetcher, self._subscription = Fetcher(broker, topic), _Polling()
         broker.woken.append(self._fetcher.wake)
@@ -232,6 +231,10 @@ class Client:
         """Gives aiokafka's state of an assigned partition, or None."""
         assignment = self._fetcher.assignment
         return assignment.state_value(place) if assignment is not None and assignment.active else None
+
+    def taken(self, *, more: bool) -> None:
+        """Fetches again."""
+        self._fetcher.wake()
 
     def seek(self, place: Any, offset: int) -> None:
         """Places a partition."""

@@ -11,10 +11,12 @@ import aiokafka.codec
 import aiokafka.consumer.group_coordinator as group_coordinator
 import faust
 import pytest
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.consumer import AIOKafkaConsumer
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import MessageBatch
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
@@ -227,12 +229,14 @@ def test_exactly_once_of_faust_is_refused() -> None:
 
 def test_seams_of_aiokafka_are_where_they_were() -> None:
     for owner, names in (
-        (fetcher.Fetcher, ("_get_actions_per_node", "_create_fetch_waiter", "_notify", "fetched_records")),
+        (fetcher.Fetcher, ("_proc_fetch_request", "_select_read_replica", "_create_fetch_waiter", "_notify", "fetched_records")),
         (fetcher.FetchResult, ("has_more", "check_assignment", "_update_position")),
         (fetcher.FetchError, ("check_raise",)),
         (fetcher.PartitionRecords, ("_consumer_record", "_unpack_records")),
         (group_coordinator.GroupCoordinator, ("_do_heartbeat", "check_errors", "request_rejoin")),
         (SubscriptionState, ("fetch_context", "fetcher_idle_time")),
+        (AIOKafkaConnection, ("_next_correlation_id", "_handle_frame", "connected", "close")),
+        (MessageBatch, ("drain_ready", "failure")),
         (AIOKafkaConsumer, ("seek", "pause", "resume", "commit")),
     ):
         assert [name for name in names if name not in dir(owner)] == [], f"{owner.__name__} has changed"
