@@ -37,6 +37,7 @@ class LoopClient(AIOKafkaConsumerThread):
         self.last_contact = 0.0  #  monotonic s: when the last heartbeat that the coordinator accepted was sent
         self.last_sync = 0.0  #     monotonic s: when we last asked for our partitions (SyncGroup)
         self.contact = asyncio.Event()  # set by an accepted heartbeat and by a rebalance; who waits clears it
+        self.backlog = False  #     the last take left records behind or filled a batch
         self._fetches: Fetches | None = None
 
     # A Service again: what ServiceThread bends to cross threads goes back to the base.
@@ -100,10 +101,10 @@ class LoopClient(AIOKafkaConsumerThread):
         assignment = subscription.assignment if subscription is not None else None
         return assignment.state_value(tp) if assignment is not None and assignment.active else None
 
-    def taken(self, *, more: bool) -> None:
-        """Notes that records were taken, so that more are fetched: at once where `more` are there, else when some have gathered."""
+    def taken(self) -> None:
+        """Notes that records were taken, so that more are fetched: at once before a backlog, else when some have gathered."""
         if self._fetches is not None:
-            self._fetches.taken(more=more)
+            self._fetches.taken(more=self.backlog)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)

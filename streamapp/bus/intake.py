@@ -84,7 +84,9 @@ class Intake:
             parts.setdefault(id(channel), []).append((fetched, records))
             if room <= 0:
                 break
-        self._client.taken(more=left_behind or room <= 0 or not parts)
+        if parts:
+            self._client.backlog = left_behind or room <= 0
+        self._client.taken()
         batches = (self._admit(by_id[key], found) for key, found in parts.items())
         return [batch for batch in batches if batch[2]]
 

@@ -217,6 +217,7 @@ class Client:
         self.generation = -1
         self.last_contact = self.last_sync = 0.0
         self.contact = asyncio.Event()
+        self.backlog = False
         self.kafka = self
         self._fetcher, self._subscription = Fetcher(broker, topic), _Polling()
         broker.woken.append(self._fetcher.wake)
@@ -232,7 +233,7 @@ class Client:
         assignment = self._fetcher.assignment
         return assignment.state_value(place) if assignment is not None and assignment.active else None
 
-    def taken(self, *, more: bool) -> None:
+    def taken(self) -> None:
         """Fetches again."""
         self._fetcher.wake()
 
