@@ -13,7 +13,7 @@ from aiokafka.codec import zstd_encode
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamapp.core.events import Headers, Segment
-from streamapp.core.record_batch import HEAD_BYTES, seal, with_zstd, write_batches
+from streamapp.core.record_batch import HEAD_BYTES, is_compressed, merged, seal, with_zstd, write_batches
 from streamapp.core.texts import Texts
 
 T = TypeVar("T")
@@ -73,18 +73,40 @@ class PackedBatch(BatchBuilder):
 
     def __init__(self, packed: npt.NDArray[np.uint8], count: int) -> None:
         """Takes what core.record_batch wrote; aiokafka's own builder is never made."""
-        self._packed, self._relative_offset = packed, count
+        self.packed, self._relative_offset = packed, count
         self._closed = True
 
+    @property
+    def compressed(self) -> bool:
+        """Whether the records are."""
+        return is_compressed(self.packed)
+
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        seal(self._packed, producer_id, producer_epoch, base_sequence)
+        seal(self.packed, producer_id, producer_epoch, base_sequence)
 
     def _build(self) -> memoryview:
-        return self._packed.data
+        return self.packed.data
 
     def size(self) -> int:
         """Gives the bytes of the batch."""
-        return len(self._packed)
+        return len(self.packed)
+
+
+def as_one(batches: Sequence[BatchBuilder], size_max: int) -> tuple[int, BatchBuilder]:
+    """Takes batches of one partition, none of them sent yet; gives how many of them from the first on are in the batch beside.
+
+    At least one. Those that fit into `size_max` bytes go as one, so that the broker answers once; a compressed one stays alone.
+    """
+    count = 0
+    for batch in batches:
+        size_max -= batch.size()
+        if size_max < 0 or (isinstance(batch, PackedBatch) and batch.compressed):
+            break
+        count += 1
+    if count < 2:
+        return 1, batches[0]
+    parts = [one.packed if isinstance(one, PackedBatch) else np.frombuffer(one._build(), np.uint8) for one in batches[:count]]
+    return count, PackedBatch(merged(parts), sum(batch.record_count() for batch in batches[:count]))
 
 
 class Carrier:

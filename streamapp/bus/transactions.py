@@ -14,15 +14,18 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata, TopicPartition
 
+from streamapp.bus.columns import as_one
 from streamapp.bus.guarantee import Counted, Effects
 from streamapp.bus.producer import Parcel, Producer, connected, together
+from streamapp.bus.topics import BATCH_BYTES_MAX
 from streamapp.core.errors import BusError, InvariantBroken
 
 log = logging.getLogger(__name__)
@@ -37,28 +40,76 @@ TRANSACTION_TIMEOUT_MS = 30_000
 CLOSE_S = 3.0
 
 
+class Waiting(NamedTuple):
+    """A batch that is not sent yet, and whom to tell the broker's answer."""
+
+    batch: BatchBuilder
+    answer: asyncio.Future[Any]
+
+
 class Lane:
-    """One source partition's transactional producer; begins a transaction with the first batch after a commit."""
+    """One source partition's transactional producer; begins a transaction with the first batch after a commit.
+
+    A topic has one batch of it on its way; what comes meanwhile goes as one behind it: the broker answers a batch in milliseconds,
+    however small, and thin traffic makes a micro-batch of each few events.
+    """
 
     def __init__(self, producer: Producer, partition: int, state_topic: str) -> None:
         self.partition = partition
         self.withdrawn = False  #  the partition is no longer ours: a refusal is no failure
         self.lost = False  #       something of the running transaction was refused after that
         self._producer, self._state = producer, TopicPartition(state_topic, partition)
+        self._waiting: dict[str, list[Waiting]] = {}  # by topic that has one on its way
 
     def send(self, batch: BatchBuilder, topic: str, answer: asyncio.Future[Any]) -> None:
-        """Queues a batch under the running transaction; the broker's answer goes to `answer`. Raises KafkaError."""
-        transaction = self._producer._txn_manager
+        """Sends a batch under the running transaction, or lets it wait; the broker's answer goes to `answer`."""
+        one = Waiting(batch, answer)
+        if topic in self._waiting:
+            self._waiting[topic].append(one)
+        else:
+            self._waiting[topic] = []
+            self._send(topic, [one])
+
+    def send_all(self, waiting: Sequence[tuple[BatchBuilder, str, asyncio.Future[Any]]]) -> None:
+        """Sends what has waited for a round to start."""
+        topics: dict[str, list[Waiting]] = {}
+        for batch, topic, answer in waiting:
+            topics.setdefault(topic, []).append(Waiting(batch, answer))
+        for topic, several in topics.items():
+            if topic in self._waiting:
+                self._waiting[topic] += several
+            else:
+                self._waiting[topic] = []
+                self._send(topic, several)
+
+    def _send(self, topic: str, several: list[Waiting]) -> None:
+        """Sends as many as fit into one batch; the others go first of those that wait."""
+        count, batch = as_one([one.batch for one in several], BATCH_BYTES_MAX)
+        self._waiting[topic][:0] = several[count:]
+        sent, transaction = several[:count], self._producer._txn_manager
         try:
             self._raise_failure()
             if not transaction.is_in_transaction():
                 transaction.begin_transaction()
                 transaction.maybe_add_partition_to_txn(self._state)  # with the first ones: each asking of its own is a round trip
-            sent = self._producer.enqueue(batch, topic, self.partition)
+            answer = self._producer.enqueue(batch, topic, self.partition)
         except KafkaError as refused:
-            self._settle(topic, answer, refused)
+            self._answered(topic, sent, refused)
         else:
-            sent.add_done_callback(lambda done: self._settle(topic, answer, done.exception() or done.result()))
+            answer.add_done_callback(lambda done: self._answered(topic, sent, done.exception() or done.result()))
+
+    def _answered(self, topic: str, sent: Sequence[Waiting], outcome: Any) -> None:
+        records = 0
+        for one in sent:
+            own = outcome
+            if not isinstance(outcome, BaseException) and outcome.offset >= 0:
+                own = outcome._replace(offset=outcome.offset + records)
+            self._settle(topic, one.answer, own)
+            records += one.batch.record_count()
+        waiting = self._waiting.pop(topic)
+        if waiting:
+            self._waiting[topic] = []
+            self._send(topic, waiting)
 
     async def commit(self) -> bool:
         """Ends the transaction; gives whether it counts: not if the partition was withdrawn and has another owner. Raises KafkaError."""
@@ -115,7 +166,7 @@ class Round:
         self.counted.add_done_callback(_look_at)
         self._lane_of, self._inside = lane_of, 0
         self._started = False
-        self._waiting: list[tuple[Lane, BatchBuilder, str, asyncio.Future[Any]]] = []
+        self._waiting: dict[Lane, list[tuple[BatchBuilder, str, asyncio.Future[Any]]]] = {}
         self._emptied = asyncio.Event()
 
     def enter(self) -> Round:
@@ -142,7 +193,7 @@ class Round:
         if self._started:
             lane.send(batch, topic, answer)
         else:
-            self._waiting.append((lane, batch, topic, answer))
+            self._waiting.setdefault(lane, []).append((batch, topic, answer))
         return answer
 
     def enqueue_all(self, parcels: Sequence[Parcel]) -> asyncio.Future[Sequence[int]]:
@@ -152,13 +203,13 @@ class Round:
     def start(self) -> None:
         """Sends what waits; from now on nothing does."""
         self._started = True
-        for lane, batch, topic, answer in self._waiting:
-            lane.send(batch, topic, answer)
+        for lane, waiting in self._waiting.items():
+            lane.send_all(waiting)
         self._waiting.clear()
 
     def fail(self, failure: Exception) -> None:
         """Tells everybody who waits for it that it never counts."""
-        for *_, answer in self._waiting:
+        for *_, answer in chain.from_iterable(self._waiting.values()):
             answer.set_exception(failure)
         self.counted.set_exception(failure)
 

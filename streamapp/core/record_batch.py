@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
@@ -26,6 +27,8 @@ Int64 = npt.NDArray[np.int64]
 HEAD_BYTES = 61  # of a batch, before its records
 _CHECKED_FROM = 21  # the attributes: what stands before is not in the checksum
 _RECORD_BYTES_MAX = 64  # of one record beside its key, value and the header's name: seven lengths, two bytes, twenty digits
+_GROWTH_BYTES_MAX = 16  # of a record that gets another place and another time: three lengths
+_HEAD = struct.Struct(">qiibIhiqqqhii")
 _TRANSACTIONAL, _ZSTD = 0x10, 4  # in the attributes: it counts with a commit; how the records are compressed
 _POLYNOMIAL = 0x82F63B78
 
@@ -98,8 +101,8 @@ def checksum(data: Bytes, begin: int = 0) -> int:
 
 @compiled
 def _length_of(number: int) -> int:
-    """Gives the bytes of a number from 0 on as a zigzag varint."""
-    wide, length = number << 1, 1
+    """Gives the bytes of a number as a zigzag varint."""
+    wide, length = (number << 1) ^ (number >> 63), 1
     while wide >= 0x80:
         wide >>= 7
         length += 1
@@ -108,7 +111,7 @@ def _length_of(number: int) -> int:
 
 @compiled
 def _put(out: Any, at: int, number: int) -> int:
-    wide = number << 1
+    wide = (number << 1) ^ (number >> 63)
     while wide >= 0x80:
         out[at] = (wide & 0x7F) | 0x80
         wide >>= 7
@@ -238,6 +241,54 @@ def write_batches(
     return [(one, out[begin:end], records) for one, begin, end, records in made[:count].tolist()]
 
 
+@compiled
+def _get(data: Any, at: int) -> Any:
+    """Gives the number whose zigzag varint begins at `at`, and where it ends."""
+    wide: Any = np.int64(0)
+    shift = 0
+    while data[at] & 0x80:
+        wide |= np.int64(data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+    wide |= np.int64(data[at]) << shift
+    return (wide >> 1) ^ -(wide & 1), at + 1
+
+
+@compiled
+def _append(data: Any, count: int, first: int, later_ms: int, out: Any, at: int) -> int:
+    """Writes the records of a batch as those from place `first` on of another, which began `later_ms` before; gives where they end."""
+    begin = 61
+    for place in range(first, first + count):
+        length, begin = _get(data, begin)
+        end = begin + length
+        time, rest = _get(data, begin + 1)
+        _, rest = _get(data, rest)
+        time += later_ms
+        at = _put(out, at, 1 + _length_of(time) + _length_of(place) + end - rest)
+        out[at] = data[begin]
+        at = _copy(out, _put(out, _put(out, at + 1, time), place), data, rest, end)
+        begin = end
+    return at
+
+
+def is_compressed(batch: Bytes) -> bool:
+    """Says whether the records of a batch are compressed."""
+    return bool(batch[_CHECKED_FROM + 1] & 0x07)
+
+
+def merged(batches: Sequence[Bytes]) -> Bytes:
+    """Takes batches of one kind that are not compressed; gives one with the records of all in order, still to be sealed."""
+    heads = [_HEAD.unpack_from(batch.data) for batch in batches]
+    counts = [head[-1] for head in heads]
+    out = np.empty(sum(map(len, batches)) + _GROWTH_BYTES_MAX * sum(counts), np.uint8)
+    base, latest, at, place = heads[0][7], max(head[8] for head in heads), HEAD_BYTES, 0
+    for batch, head, count in zip(batches, heads, counts, strict=True):
+        at = _append(batch, count, place, head[7] - base, out, at)
+        place += count
+    _HEAD.pack_into(out.data, 0, 0, at - 12, -1, 2, 0, heads[0][5], place - 1, base, latest, -1, -1, -1, place)
+    return out[:at]
+
+
 def with_zstd(batch: Bytes, records: bytes) -> Bytes:
     """Takes a batch and what zstd makes of its records; gives the batch that carries them so, still to be sealed (KIP-110)."""
     found = np.empty(HEAD_BYTES + len(records), np.uint8)
@@ -257,4 +308,4 @@ def warm_up() -> None:
     """Compiles the kernels (or loads them from the cache), so that no micro-batch waits for it."""
     one, zero = Texts.of([b"x"]), np.zeros(1, np.int64)
     ((_, batch, _),) = write_batches(zero, 1, one, np.zeros(1, np.bool_), one, one.data, zero, 1000, 0)
-    seal(batch, 0, 0, 0)
+    seal(merged([batch, batch]), 0, 0, 0)

@@ -13,7 +13,7 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from streamapp.bus.columns import COMPRESSED_FROM_BYTES, SOURCE_OFFSET, Carrier, fill
+from streamapp.bus.columns import COMPRESSED_FROM_BYTES, SOURCE_OFFSET, Carrier, as_one, fill
 from streamapp.core import record_batch
 from streamapp.core.events import Headers, Segment
 from streamapp.core.texts import Texts
@@ -115,6 +115,47 @@ def test_a_large_batch_is_compressed_where_that_is_asked_for_and_read_back_alike
     ]
     few = np.where(small, np.int8(0), np.int8(-1))
     assert sealed(written(few, compressed=False)) == sealed(written(few, compressed=True))  # a small one stays as it is
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    some.lists(some.tuples(some.integers(1, 90), some.booleans(), some.integers(-5, 10**6)), min_size=1, max_size=5),
+    some.booleans(),
+    some.sampled_from([300, 10**6]),
+)
+def test_batches_that_go_together_say_what_they_said_alone(
+    given_batches: list[tuple[int, bool, int]], transactional: bool, size_max: int
+) -> None:
+    made, told = [], []
+    for number, (count, by_builder, later_ms) in enumerate(given_batches):
+        keys, values = [b"k%d" % row if row % 3 else None for row in range(count)], [b"%d:%d" % (number, row) for row in range(count)]
+        if by_builder:
+            made += fill([(*one, []) for one in zip(keys, values, strict=True)], 10**6, NOW + later_ms, transactional=transactional)
+        else:
+            of = carrier(segment(keys, 5), transactional=transactional)
+            made += [batch for *_, batch in of.batches(Texts.of(values), np.zeros(count, np.int8), 1, 10**6, NOW + later_ms)]
+        told += [(key, value, NOW + later_ms) for key, value in zip(keys, values, strict=True)]
+    sizes = [batch.size() for batch in made]
+    found, place = [], 0
+    while place < len(made):
+        count, one = as_one(made[place:], size_max)
+        assert count == 1 or sum(sizes[place : place + count]) <= size_max
+        batch = DefaultRecordBatch(sealed(one))
+        assert batch.validate_crc() and batch.is_transactional == transactional
+        records = list(batch)
+        assert [record.offset for record in records] == list(range(one.record_count()))
+        found += [(record.key, record.value, record.timestamp) for record in records]
+        place += count
+    assert found == told
+
+
+def test_a_compressed_batch_goes_alone() -> None:
+    of = carrier(segment([b"k"], 0))
+    values = Texts.of([b"x" * COMPRESSED_FROM_BYTES])
+    ((_, _, large),) = of.batches(values, np.zeros(1, np.int8), 1, 10**6, NOW, compressed=True)
+    (small,) = batches(of, [b"x"], 10**6)
+    assert as_one([large, small, small], 10**6) == (1, large)
+    assert as_one([small, small, large], 10**6)[0] == 2
 
 
 def test_a_retry_under_another_epoch_is_sealed_again() -> None:
