@@ -131,7 +131,7 @@ class Settings:
     )  # fmt: skip
     transaction_ms: int = _setting(50, _whole(0, 10_000), "exactly once: how long events gather before their transaction commits", "ms")
     decisions_compression: str = _setting(
-        "zstd", _one_of("zstd", "none"), "how the decisions log is written where there is much of it; readers undo zstd by themselves"
+        "none", _one_of("none", "zstd"), "how the decisions log is written: zstd is ten times smaller, at 3 to 5 µs of the worker per event"
     )
     batch_max: int = _setting(2048, _whole(1, 65_536), "events in one micro-batch at most", "records")
     batch_wait_ms: int = _setting(4, _whole(0, 1000), "wait for more events while traffic is thin; a lonely event never waits", "ms")
