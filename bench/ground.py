@@ -31,7 +31,8 @@ from streamapp.bus.feed import feeder
 from streamapp.bus.topics import Topics, create_topics
 from streamapp.control.generate import Mix, messages
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 PARTITIONS = 4
 FEED_RECORDS = 10_000
 SAMPLE_S = 0.02

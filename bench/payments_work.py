@@ -5,6 +5,7 @@ and state record is acknowledged before an event counts.
 
     bench/payments_work.py --bootstrap HOST:PORT                # shared windows in the worker's memory
     bench/payments_work.py --bootstrap HOST:PORT --redis        # in a redis-server that is started beside it
+    bench/payments_work.py --bootstrap HOST:PORT --textbook     # and Faust's hopping tables on the same broker, round by round
     bench/payments_work.py --bootstrap HOST:PORT --rate 20000   # append of the event to append of its verdict, even rate
 
 Without --bootstrap a Kafka is started for the run.
@@ -25,11 +26,11 @@ from reference_work import Run, latency, read, throughput
 from shared import redis_server
 
 from streamapp.bus.feed import feeder
+from streamapp.bus.topics import Topics
 from streamapp.control.payments import PaymentMix, payments
 from streamapp.core.journal import decode
 
 Rows = list[tuple[bytes | None, bytes | None]]
-FIGURES = ("events_per_s", "cpu_us_per_event", "second_half_events_per_s", "second_half_cpu_us_per_event", "peak_memory_mib")
 
 
 def generated(count: int, customers: int) -> Rows:
@@ -47,16 +48,22 @@ async def fill(bootstrap: str, rows: Rows) -> str:
     return topic
 
 
+async def textbook(bootstrap: str, rows: Rows) -> dict[str, float]:
+    """Gives what the textbook app with hopping tables does in the same minute."""
+    names, where = Topics(ground.namespace("hopping")), ground.Broker(bootstrap, real=True)
+    await ground.fill(where, names, [key for key, _ in rows], [value for _, value in rows])
+    with ground.process(str(ground.HERE / "textbook_hopping.py"), bootstrap, names.ns) as child:
+        rate = await ground.outputs_of(child, where, [names.approve, names.review, names.block], len(rows))
+    return {"textbook_events_per_s": round(rate.events_per_s), "textbook_cpu_us_per_event": round(rate.cpu_us, 1)}
+
+
 async def logged(run: Run, events: int) -> dict[str, float]:
     """Gives what the state log took, bytes per event: deltas, and snapshots where there were any."""
     taken = {"state_log": 0, "snapshot": 0}
     async for _, records in read(run.bootstrap, run.topics.state, run.partitions):
         for record in records:
             taken["snapshot" if decode(record.value)[0].kind == "snapshot" else "state_log"] += len(record.value)
-    return {
-        "state_log_bytes_per_event": round(taken["delta"] / events, 1),
-        "snapshot_bytes_per_event": round(taken["snapshot"] / events, 1),
-    }
+    return {f"{kind}_bytes_per_event": round(size / events, 1) for kind, size in taken.items()}
 
 
 async def main(given: argparse.Namespace, bootstrap: str) -> dict[str, Any]:
@@ -84,6 +91,9 @@ async def main(given: argparse.Namespace, bootstrap: str) -> dict[str, Any]:
             found = await throughput(run, 1, events) | await logged(run, events)
             if redis:
                 found["redis_cpu_us_per_event"] = round((sum(redis.cpu_times()[:2]) - before) / events * 1e6, 2)
+            if given.textbook:
+                found |= await textbook(bootstrap, rows[: given.textbook])
+                found["times_the_textbook"] = round(found["events_per_s"] / found["textbook_events_per_s"], 1)
             rounds.append(found)
     told |= {"events": events, "customers": given.customers, "rounds": rounds}
     return told | {name: ground.spread([one[name] for one in rounds]) for name in rounds[0] if name not in ("workers", "events")}
@@ -96,6 +106,7 @@ if __name__ == "__main__":
     parser.add_argument("--customers", type=int, default=200_000, help="with twice as many terminals; each pays twice a day")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--redis", action="store_true", help="shared windows in a redis-server of the run's own")
+    parser.add_argument("--textbook", type=int, nargs="?", const=4_000, metavar="EVENTS", help="beside Faust with hopping tables")
     parser.add_argument("--rate", type=int, help="events per second, for latency instead of throughput")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long to feed at --rate")
     parser.add_argument("--delivery", choices=["at_least_once", "exactly_once"], default="at_least_once")
