@@ -41,7 +41,8 @@ KINDS: Mapping[str, Kind] = {
     "poison": Kind("40 % garbage between good events, and kill -9", faults.killed, shares={"poison": 0.4}),
     "oversized": Kind("verdicts that no topic takes, and kill -9", faults.killed, shares={"memo": 0.02}),
     "output-refused": Kind("a topic takes no verdict of its size", faults.output_refused),
-    "output-deleted": Kind("a verdict topic is deleted", faults.output_deleted, environment=_IMPATIENT),
+    # What was in the topic cannot be looked up any more.
+    "output-deleted": Kind("a verdict topic is deleted", faults.output_deleted, repeats=True, environment=_IMPATIENT),
     "broker-restart": Kind("the broker is stopped, or killed, and started again", on_node=faults.broker_restarted, environment=_PATIENT),
     "broker-away": Kind("the broker is away for longer than workers wait", on_node=faults.broker_away, environment=_IMPATIENT),
     "redis-killed": Kind("Redis is killed and comes back empty", on_redis=faults_redis.redis_killed),
