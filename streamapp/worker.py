@@ -58,7 +58,7 @@ async def ask_here(question: Question) -> Answer:
 
 
 #: Journal records are written at once for so many events, else so many seconds after the ones before: thin traffic makes few requests.
-LOG_ROWS, LOG_WAIT_S = 2048, 0.02
+LOG_ROWS, LOG_WAIT_S = 2048, 0.05
 
 
 class Coming(NamedTuple):
@@ -98,7 +98,9 @@ class Line:
         self._delivery, self._prefetch, self._journal, self._observe, self._share = delivery, prefetch, journal, observe, share
         self._reached, self._ask, self._ahead = reached, ask, ahead
         self._in_flight: deque[InFlight] = deque()  # oldest first
+        self._rows = 0  #                              in them
         self._moved = asyncio.Event()  # something came or went
+        self._full = asyncio.Event()  #  LOG_ROWS came
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
         """Runs until the batches end or a step fails; what failed is not acked, and the failure is raised."""
@@ -142,6 +144,9 @@ class Line:
         self._reached("emitted")
         self._in_flight.append(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), answers))
         self._moved.set()
+        self._rows += len(batch)
+        if self._rows >= LOG_ROWS:
+            self._full.set()
 
     async def _waiting(self, steps: Generator[Question, Answer, Outcome], batch: Batch) -> Outcome:
         """Decides with tiers that are asked beside the loop (ADR 18); the next micro-batch waits, so that the order stays."""
@@ -168,8 +173,7 @@ class Line:
                 self._moved.clear()
                 await self._moved.wait()
             await self._in_flight[0].answers  # 3
-            if len(self._in_flight[0].batch) < LOG_ROWS:
-                await asyncio.sleep(logged_at + LOG_WAIT_S - time.monotonic())
+            await self._gathered(logged_at + LOG_WAIT_S)
             several = [*takewhile(lambda one: one.answers.complete(), self._in_flight)]
             settled = [Settled(one.outcome, await one.answers, one.release) for one in several]
             self._reached("acknowledged")
@@ -184,8 +188,20 @@ class Line:
             else:
                 tasks.create_task(self._ack_with(counted, several))
             for _ in several:
-                self._in_flight.popleft()
+                self._rows -= len(self._in_flight.popleft().batch)
             self._moved.set()
+
+    async def _gathered(self, until_s: float) -> None:
+        """Waits for LOG_ROWS events in flight, or until a moment of the monotonic clock."""
+        left_s = until_s - time.monotonic()
+        if self._rows >= LOG_ROWS or left_s <= 0:
+            return
+        self._full.clear()
+        try:
+            async with asyncio.timeout(left_s):
+                await self._full.wait()
+        except TimeoutError:
+            pass
 
     def _ack(self, several: Sequence[InFlight], counted_ms: Sequence[int]) -> None:
         for carried in several:

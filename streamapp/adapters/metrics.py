@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -81,12 +82,18 @@ class _Histogram:
     """Counts per bucket, the last one open; sum of the values."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = tuple(bounds)
         self.bounds, self.counts, self.total = np.array(bounds), np.zeros(len(bounds) + 1, np.int64), 0.0
 
     def add(self, values: npt.NDArray[np.float64]) -> None:
         """Takes n values, none NaN; a value on a bound is below it, as Prometheus has it."""
         self.counts += np.bincount(np.searchsorted(self.bounds, values, side="left"), minlength=len(self.counts))
         self.total += float(values.sum())
+
+    def one(self, value: float) -> None:
+        """Takes one value."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
         """Gives (upper bound, cumulative count) pairs."""
@@ -118,10 +125,12 @@ class Metrics(Collector):
 
     def decided(self, outcome: Outcome, deciders: Sequence[str], release: str, acked_ms: int) -> None:
         """Counts one micro-batch whose verdicts and dead letters the broker has, at epoch ms `acked_ms`."""
-        plan, n = outcome.plan, len(outcome.plan)
-        refused = int(np.count_nonzero(outcome.route < 0))  # counted below, among the rejects
-        self.count("streamapp_events_total", by=n - refused + len(plan.rejects))
-        self._histogram("streamapp_batch_rows").add(np.array([n + len(plan.rejects)], np.float64))
+        self.batch(outcome)
+        self.rows(outcome, deciders, release, np.full(len(outcome.plan), acked_ms))
+
+    def batch(self, outcome: Outcome) -> None:
+        """Counts what is told of a micro-batch as a whole."""
+        self._histogram("streamapp_batch_rows").one(len(outcome.plan) + len(outcome.plan.rejects))
         for name, ms in outcome.stage_ms.items():
             self.timed(name, ms / 1e3)
         for degraded in outcome.degraded:
@@ -130,6 +139,12 @@ class Metrics(Collector):
             rows = (("decided", use.decided), ("passed_on", use.answered - use.decided), ("unanswered", use.due - use.answered))
             for result, count in rows:
                 self.count("streamapp_tier_rows_total", use.name, result, by=count)
+
+    def rows(self, outcome: Outcome, deciders: Sequence[str], release: str, acked_ms: npt.NDArray[np.int64]) -> None:
+        """Counts n rows, of one micro-batch or of several (`merged`), acknowledged at epoch ms `acked_ms` [n], and the rejects."""
+        plan, n = outcome.plan, len(outcome.plan)
+        refused = int(np.count_nonzero(outcome.route < 0))  # counted below, among the rejects
+        self.count("streamapp_events_total", by=n - refused + len(plan.rejects))
         for reject in plan.rejects:
             self.count("streamapp_dead_letters_total", reject.code.value)
         if not n:

@@ -6,8 +6,11 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from streamapp import __version__, pipeline
 from streamapp.adapters.metrics import CONTENT_TYPE, Metrics
@@ -26,16 +29,17 @@ from streamapp.control.monitor import DAY_MS, Monitor
 from streamapp.control.partial import observe, part_n, to_record
 from streamapp.core.drift import DriftReport, Limits, to_json
 from streamapp.core.errors import BusError
-from streamapp.core.events import Segment
 from streamapp.core.murmur2 import misplaced
 from streamapp.core.observe import WindowedObservations
-from streamapp.core.outcome import Outcome
+from streamapp.core.outcome import Outcome, merged
 from streamapp.core.partials import Layout, Observations
 from streamapp.core.predictions import Predictions
 from streamapp.core.spec import PipelineSpec
 
 log = logging.getLogger(__name__)
 
+#: Rows after which what was acknowledged is counted; at the latest with the next beat or scrape.
+COUNTED_ROWS = 256
 #: How often lag, readiness and drift are looked at.
 BEAT_S = 1.0
 #: Observations of a window to which nothing was added for so long are sent as they are.
@@ -52,8 +56,10 @@ class Watch:
         self.metrics = Metrics(spec.pipeline.name, __version__)
         self.health = Health(time.monotonic)
         self.health.detail = self._detail
-        self.pages = Pages(self.health, self.metrics.exposition, CONTENT_TYPE)
+        self.pages = Pages(self.health, self._exposition, CONTENT_TYPE)
         self._outbox: deque[tuple[str, Observations]] = deque()  # release and its closed partials, to be published
+        self._seen: list[tuple[Outcome, str, int]] = []  # acknowledged and not counted: release, epoch ms
+        self._seen_rows = 0
         self._release = ""
         self._windows: WindowedObservations
         self._degraded: list[dict[str, str]] = []
@@ -73,6 +79,7 @@ class Watch:
 
     def serves(self, serving: pipeline.Serving) -> None:
         """Names the Serving that decides from now on; what was counted under the one before is closed."""
+        self._count()
         if self._release:
             self._close(self._windows.flush())
         references = serving.models[0].card.reference if serving.models else {}
@@ -84,13 +91,38 @@ class Watch:
         self.metrics.serves(serving.release)
 
     def acknowledged(self, outcome: Outcome, release: str, acked_ms: int) -> None:
-        """Counts one micro-batch whose outputs the broker has."""
-        self.metrics.decided(outcome, self._deciders, release, acked_ms)
+        """Takes one micro-batch whose outputs the broker has; it is counted with others, COUNTED_ROWS or a beat later."""
         self.health.settled(self._app.batches.acks.records_in_flight)
-        self._count_misplaced_keys(outcome.plan.segments)
         self._degraded = [{"component": one.component, "cause": one.cause} for one in outcome.degraded]
+        if self._seen and release != self._seen[0][1]:
+            self._count()
+        self._seen.append((outcome, release, acked_ms))
+        self._seen_rows += len(outcome.plan)
+        if self._seen_rows >= COUNTED_ROWS:
+            self._count()
+
+    def _count(self) -> None:
+        """Counts what was acknowledged since the last time: some numpy calls cost more than their rows, so there is one for many."""
+        if not self._seen:
+            return
+        seen, self._seen, self._seen_rows = self._seen, [], 0
+        release, now_ms = seen[0][1], seen[-1][2]
+        for outcome, *_ in seen:
+            self.metrics.batch(outcome)
+        whole = merged([outcome for outcome, *_ in seen])
+        acked_ms = np.repeat([at_ms for *_, at_ms in seen], [len(outcome.plan) for outcome, *_ in seen])
+        self.metrics.rows(whole, self._deciders, release, acked_ms)
+        segments = whole.plan.segments
+        keys = list(chain.from_iterable(one.keys for one in segments))
+        wrong = misplaced(keys, np.repeat([one.partition for one in segments], [len(one) for one in segments]).tolist(), self._partitions)
+        if wrong:
+            self.metrics.count("streamapp_misplaced_keys_total", by=wrong)
         if release == self._release:  # the last batches of a release that was swapped out belong to a layout that is closed
-            self._close(observe(self._windows, outcome, acked_ms))
+            self._close(observe(self._windows, whole, now_ms))
+
+    def _exposition(self) -> bytes:
+        self._count()
+        return self.metrics.exposition()
 
     async def run(self) -> None:
         """Beats until cancelled: lag, readiness, drift. What goes wrong here is logged with every beat; deciding goes on."""
@@ -110,10 +142,12 @@ class Watch:
         if self._merging is not None:
             self._merging.cancel()
             await asyncio.wait({self._merging})
+        self._count()
         self._close(self._windows.flush())
         await self._publish()
 
     def _look(self, now_ms: int) -> None:
+        self._count()
         batches = self._app.batches
         self.metrics.lag({source.partition: lag for source, lag in batches.lag(now_ms).items()})
         self.metrics.set("streamapp_in_flight_records", batches.acks.records_in_flight)
@@ -159,12 +193,6 @@ class Watch:
                 self.metrics.count("streamapp_labels_total", fate, by=by)
                 self._labels_counted[fate] = count
         self.metrics.set("streamapp_labels_behind_records", self.labels.behind_records)
-
-    def _count_misplaced_keys(self, segments: Sequence[Segment]) -> None:
-        for segment in segments:
-            wrong = misplaced(segment.keys, segment.partition, self._partitions)
-            if wrong:
-                self.metrics.count("streamapp_misplaced_keys_total", by=wrong)
 
     def _detail(self) -> Mapping[str, Any]:
         now_ms = time.time_ns() // 1_000_000

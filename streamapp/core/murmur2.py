@@ -49,7 +49,10 @@ def partition_of(keys: Sequence[bytes], partitions: int) -> npt.NDArray[np.int64
     return (murmur2(keys) & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions
 
 
-def misplaced(keys: Sequence[bytes | None], partition: int, partitions: int) -> int:
-    """Counts the keys that another partitioner placed into `partition`; records without a key may lie anywhere."""
-    known: Any = [key for key in keys if key is not None] if None in keys else keys
-    return int(np.count_nonzero(partition_of(known, partitions) != partition))
+def misplaced(keys: Sequence[bytes | None], partition: Sequence[int], partitions: int) -> int:
+    """Takes keys and the partition of each; counts those that another partitioner placed. Records without a key may lie anywhere."""
+    if None in keys:
+        known: Any = [(key, at) for key, at in zip(keys, partition, strict=True) if key is not None]
+        keys, partition = [key for key, _ in known], [at for _, at in known]
+    there: Any = keys
+    return int(np.count_nonzero(partition_of(there, partitions) != np.asarray(partition, np.int64)))

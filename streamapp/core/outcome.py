@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
 
 import numpy as np
 import numpy.typing as npt
@@ -38,3 +39,30 @@ class Outcome:
     lists: str | None = None  #               version of the lists that decided; None where none are declared
     labels: npt.NDArray[np.object_] | None = None  #  n tuples; None where each tier has one positive class
     uses: Sequence[TierUse] = ()  #                     of a cascade of several tiers
+
+
+def merged(outcomes: Sequence[Outcome]) -> Outcome:
+    """Takes at least one Outcome of one release; gives all their rows and rejects as one, in order, for whoever counts.
+
+    What is told per micro-batch (degraded, stage times, uses), and what is told of a row (reasons, ids), is left out.
+    """
+    if len(outcomes) == 1:
+        return outcomes[0]
+    plans, cat = [one.plan for one in outcomes], np.concatenate
+    first = [0, *accumulate(len(plan.segments) for plan in plans)]
+    rejects = [replace(reject, segment=reject.segment + at) for plan, at in zip(plans, first, strict=False) for reject in plan.rejects]
+    plan = Plan(
+        tuple(chain.from_iterable(plan.segments for plan in plans)), list(chain.from_iterable(plan.events for plan in plans)),
+        cat([plan.segment + np.int32(at) for plan, at in zip(plans, first, strict=False)]), cat([plan.index for plan in plans]), [], [],
+        cat([plan.event_time for plan in plans]), cat([plan.received_at for plan in plans]), cat([plan.flags for plan in plans]), rejects,
+    )  # fmt: skip
+    measured, hits = [one.features for one in outcomes], [one.hits for one in outcomes]
+    values = cat([one.values.T for one in measured], axis=1).T
+    missing, clipped = (np.sum([getattr(one, name) for one in measured], axis=0) for name in ("missing", "clipped"))
+    hit = replace(hits[0], hit=cat([one.hit for one in hits]), shadow=cat([one.shadow for one in hits]), told=None)
+    score, probability, threshold, route, decided_by = (
+        cat([getattr(one, name) for one in outcomes]) for name in ("score", "probability", "threshold", "route", "decided_by")
+    )
+    last = outcomes[-1]
+    features = replace(measured[0], values=values, missing=missing, clipped=clipped)
+    return Outcome(plan, features, hit, score, probability, threshold, route, decided_by, [], (), last.decided_at, {}, [])

@@ -19,7 +19,7 @@ from streamapp.core.conditions import Columns
 from streamapp.core.errors import Reject, RejectCode
 from streamapp.core.events import Plan
 from streamapp.core.features import FeatureSet
-from streamapp.core.outcome import Outcome
+from streamapp.core.outcome import Outcome, merged
 from streamapp.core.rules import RuleHits
 
 DECIDERS = ("rule", "fast", "default")
@@ -108,6 +108,15 @@ def test_batch_cuts_change_no_count(batches: list[list[tuple[int, int, float, in
     per_batch = ("streamapp_batch_rows", "streamapp_stage_seconds")
     left, right = ({key: value for key, value in samples(m).items() if value and not key[0].startswith(per_batch)} for m in (cut, whole))
     assert left == pytest.approx(right)
+    told = [outcome(batch, rejects=place % 2) for place, batch in enumerate(batches)]
+    one, several = Metrics("messages", "1"), Metrics("messages", "1")
+    for place, batch in enumerate(told):
+        one.decided(batch, DECIDERS, "r1", acked_ms=10_000 + place)
+        several.batch(batch)
+    if told:
+        acked_ms = np.repeat([10_000 + place for place in range(len(told))], [len(batch.plan) for batch in told])
+        several.rows(merged(told), DECIDERS, "r1", acked_ms)
+    assert samples(several) == pytest.approx(samples(one))
 
 
 def test_lag_of_partitions_that_moved_away_disappears() -> None:

@@ -49,5 +49,6 @@ def test_misplaced_counts_keys_only() -> None:
     keys = [f"user-{i}".encode() for i in range(100)]
     home = partition_of(keys, 4)
     mine = [key for key, partition in zip(keys, home, strict=True) if partition == 2]
-    assert misplaced([*mine, None], 2, 4) == 0
-    assert misplaced([*keys, None], 2, 4) == 100 - len(mine)
+    assert misplaced([*mine, None], [2] * (len(mine) + 1), 4) == 0
+    assert misplaced([*keys, None], [2] * 101, 4) == 100 - len(mine)
+    assert misplaced(keys, partition_of(keys, 4).tolist(), 4) == 0
