@@ -134,7 +134,7 @@ class Settings:
         "none", _one_of("none", "zstd"), "how the decisions log is written: zstd is ten times smaller, at 3 to 5 µs of the worker per event"
     )
     batch_max: int = _setting(2048, _whole(1, 65_536), "events in one micro-batch at most", "records")
-    batch_wait_ms: int = _setting(4, _whole(0, 1000), "wait for more events while traffic is thin; a lonely event never waits", "ms")
+    batch_wait_ms: int = _setting(3, _whole(0, 1000), "wait for more events while traffic is thin; a lonely event never waits", "ms")
     fetch_wait_ms: int = _setting(50, _whole(1, 10_000), "long poll of an idle partition; its answer comes with the first event", "ms")
     partition_fetch_bytes: int = _setting(1 << 20, _whole(1 << 16, 1 << 26), "fetched from one partition at once", "bytes")
     in_flight_batches_max: int = _setting(32, _whole(1, 64), "micro-batches decided and not yet acknowledged", "batches")

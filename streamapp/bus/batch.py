@@ -19,7 +19,7 @@ class BatchLimits:
     """Sizes and waits of the batch transport."""
 
     batch_max: int = 2048  #                     records of one batch
-    batch_wait_ms: int = 4  #                    from records to the next fetch, 0 before a backlog; a lonely event never waits
+    batch_wait_ms: int = 3  #                    from records to the next fetch, 0 before a backlog; a lonely event never waits
     fetch_wait_ms: int = 50  #                   long poll of an idle partition; its answer comes with the first record
     partition_fetch_bytes: int = 1 << 20  #      of one partition in one fetch
     in_flight_batches_max: int = 32  #           delivered and not acked
