@@ -6,6 +6,7 @@ and state record is acknowledged before an event counts.
     bench/payments_work.py --bootstrap HOST:PORT                # shared windows in the worker's memory
     bench/payments_work.py --bootstrap HOST:PORT --redis        # in a redis-server that is started beside it
     bench/payments_work.py --bootstrap HOST:PORT --textbook     # and Faust's hopping tables on the same broker, round by round
+    bench/payments_work.py --bootstrap HOST:PORT --three-by-four   # three windows of four entities, trained on the spot
     bench/payments_work.py --bootstrap HOST:PORT --rate 20000   # append of the event to append of its verdict, even rate
 
 Without --bootstrap a Kafka is started for the run.
@@ -18,10 +19,13 @@ import asyncio
 import json
 import sys
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ground
 import psutil
+import three_by_four
 from reference_work import Run, latency, read, throughput
 from shared import redis_server
 
@@ -73,13 +77,16 @@ async def main(given: argparse.Namespace, bootstrap: str) -> dict[str, Any]:
     events = round(given.rate * given.seconds) + ground.PARTITIONS if given.rate else given.events
     rows = generated(events, given.customers)
     with ExitStack() as stack:
-        environ, redis = {}, None
+        environ, redis, pipeline = dict[str, str](), None, "payments"
+        if given.three_by_four:
+            file, models = three_by_four.prepare(Path(stack.enter_context(TemporaryDirectory())))
+            environ, pipeline = {"STREAMAPP_MODELS": str(models)}, str(file.with_suffix(""))
         if given.redis:
             address, process = stack.enter_context(redis_server())
-            environ, redis = {"STREAMAPP_REDIS": f"redis://{address}/0"}, psutil.Process(process.pid)
+            environ, redis = environ | {"STREAMAPP_REDIS": f"redis://{address}/0"}, psutil.Process(process.pid)
 
         async def prepared(topic: str) -> Run:
-            run = Run(bootstrap, topic, ground.PARTITIONS, given.delivery, "payments", environ)
+            run = Run(bootstrap, topic, ground.PARTITIONS, given.delivery, pipeline, environ)
             await run.prepare()
             return run
 
@@ -106,6 +113,7 @@ if __name__ == "__main__":
     parser.add_argument("--customers", type=int, default=200_000, help="with twice as many terminals; each pays twice a day")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--redis", action="store_true", help="shared windows in a redis-server of the run's own")
+    parser.add_argument("--three-by-four", action="store_true", help="three windows of four entities instead of all 21 that are shipped")
     parser.add_argument("--textbook", type=int, nargs="?", const=4_000, metavar="EVENTS", help="beside Faust with hopping tables")
     parser.add_argument("--rate", type=int, help="events per second, for latency instead of throughput")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long to feed at --rate")

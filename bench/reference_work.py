@@ -84,10 +84,10 @@ class Run:
         pipeline: str = "reference",
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """`environ` is what the workers are told beside the pipeline's name."""
+        """`pipeline` is the name of one of ours, or a file without its `.toml`; `environ`, what the workers are told beside it."""
         self.bootstrap, self.topic, self.partitions, self.delivery = bootstrap, topic, partitions, delivery
         self.pipeline, self._environ = pipeline, dict(environ or {})
-        self.topics = Topics(ground.namespace(pipeline), events=topic)
+        self.topics = Topics(ground.namespace(Path(pipeline).name), events=topic)
         self.routes = [self.topics.approve, self.topics.review, self.topics.block]
 
     async def prepare(self) -> None:
@@ -100,7 +100,7 @@ class Run:
     def command(self) -> list[str]:
         """The command line of an ordinary worker."""
         options = {
-            "--pipeline": str(ground.ROOT / f"pipelines/{self.pipeline}.toml"), "--bootstrap": self.bootstrap,
+            "--pipeline": str(ground.ROOT / "pipelines" / f"{self.pipeline}.toml"), "--bootstrap": self.bootstrap,
             "--namespace": self.topics.ns, "--metrics-port": "0",
         }  # fmt: skip
         return ["-m", "streamapp", "worker", *(word for option in options.items() for word in option)]
