@@ -23,6 +23,9 @@ from streamapp.core.errors import InvariantBroken
 API_KEY, VERSION = 1, 4
 #: An answer of so many bytes says that there is more: who waits then, waits in front of a backlog.
 BACKLOG_BYTES = 256 * 1024
+#: Up to so many bytes the next fetch leaves after the wait as it is set; with more it leaves later, at most so many times as late.
+#: A micro-batch costs some milliseconds however small it is: where traffic is not thin, fewer and larger ones leave time to spare.
+THIN_BYTES, LATER_MAX = 8 * 1024, 5
 _REQUEST, _WANTED, _FOUND, _ABORTED, _LENGTH = (struct.Struct(layout) for layout in (">iiiib", ">iqi", ">ihqqi", ">qq", ">h"))
 
 #: By topic: partition, offset, most bytes.
@@ -106,14 +109,14 @@ class Fetches:
     """Asks for records on behalf of aiokafka's fetcher, which fetches itself whenever this does not."""
 
     def __init__(self, consumer: Any, wait_ms: int, idle_wait_ms: int) -> None:
-        """`consumer` is aiokafka's; after records came the next fetch leaves `wait_ms` later, and finds what has gathered.
+        """`consumer` is aiokafka's; after records came the next fetch leaves `wait_ms` later (LATER_MAX), and finds what has gathered.
 
         It may be held by the broker for `idle_wait_ms`, until the first record comes: a lonely one does not wait.
         """
         self._fetcher, self._subscription, self._client = consumer._fetcher, consumer._subscription, consumer._client
         self._wait_s, self._idle_wait_ms = wait_ms / 1000, idle_wait_ms
         self._due: asyncio.TimerHandle | None = None
-        self._large = False  # the last answer was
+        self._size = 0  #      bytes of the last answer
         self._asking: set[_Asking] = set()
 
     def taken(self, *, more: bool) -> None:
@@ -121,10 +124,11 @@ class Fetches:
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        if more or self._large:
+        if more or self._size >= BACKLOG_BYTES:
             self._send()
         else:
-            self._due = asyncio.get_running_loop().call_later(self._wait_s, self._send)
+            later = min(max(self._size / THIN_BYTES, 1), LATER_MAX)
+            self._due = asyncio.get_running_loop().call_later(later * self._wait_s, self._send)
 
     def close(self) -> None:
         """Sends no more."""
@@ -190,7 +194,7 @@ class Fetches:
             fetcher._notify(fetcher._wait_consume_future)
             return
         found = told(answer)
-        self._large = found.size >= BACKLOG_BYTES
+        self._size = found.size
         real, fetcher._client = fetcher._client, _InHand(fetcher._client, found)
         try:
             news = _at_once(fetcher._proc_fetch_request(asking.assignment, asking.node, _Asked(asking.wanted)))
