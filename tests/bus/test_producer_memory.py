@@ -25,7 +25,7 @@ async def test_what_is_acknowledged_is_let_go_without_the_collector(embedded: st
             zero = np.zeros(1, np.int32)
             [[*_, batch]] = Carrier((one,), zero, zero).batches(Texts.of([b"v"]), np.zeros(1, np.int8), 1, 10_000, 0)
             await (producer.enqueue(batch, namespace, 0) if queued else producer.enqueue_all([(batch, namespace, 0)]))
-            return weakref.ref(batch._packed.base)
+            return weakref.ref(batch.packed.base)
 
         gc.disable()
         try:

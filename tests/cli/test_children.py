@@ -59,4 +59,5 @@ def test_no_child_survives_its_parent_whatever_signal_ends_it(number: signal.Sig
     parent.stdout.close()
     assert parent.wait(30) != 0
     psutil.wait_procs([child], timeout=30)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end for good between the two questions
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
