@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -124,8 +123,4 @@ if __name__ == "__main__":
         if not where.real:
             sys.exit("payments are measured on a real Kafka: install Java, or name one by --bootstrap")
         figures = asyncio.run(main(arguments, where.address))
-    if arguments.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-    else:
-        for name, value in figures.items():
-            sys.stdout.write(f"{name:30} {value}\n")
+    ground.tell(figures, as_json=arguments.json)

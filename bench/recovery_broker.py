@@ -141,8 +141,4 @@ if __name__ == "__main__":
         if not one.real:
             sys.exit("recovery through a broker needs a real Kafka: install Java, or name one by --bootstrap")
         figures = asyncio.run(main(arguments, one.address))
-    if arguments.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-    else:
-        for name, value in figures.items():
-            sys.stdout.write(f"{name:30} {value}\n")
+    ground.tell(figures, as_json=arguments.json)

@@ -32,9 +32,7 @@ VERSION_MAX = max(one.API_VERSION for one in ProduceRequest._CLASSES)
 INT16, INT32, _HEADER, _RESULT = (struct.Struct(layout) for layout in (">h", ">i", ">hhi", ">ihq"))
 
 
-def body(
-    transactional_id: str | None, required_acks: int, timeout_ms: int, topics: Sequence[tuple[str, Sequence[tuple[int, Any]]]]
-) -> bytes:
+def body(transactional_id: str | None, required_acks: int, timeout_ms: int, topics: ByTopic) -> bytes:
     """Takes what a produce request says, by topic the partitions and their batches; gives its bytes, joined once."""
     parts: list[Any] = [INT16.pack(-1)] if transactional_id is None else [text(transactional_id)]
     parts += [INT16.pack(required_acks), INT32.pack(timeout_ms), INT32.pack(len(topics))]

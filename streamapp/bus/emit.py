@@ -79,7 +79,7 @@ class Delivery:
         guarantee: Guarantee | None = None,
         members: Mapping[str, str] = _MEMBERS,
         *,
-        compressed: bool = True,
+        compressed: bool = False,
     ) -> None:
         """`batch_bytes_max` is what the broker takes at once on the verdict and decision topics; at least once unless told otherwise.
 
