@@ -1,4 +1,7 @@
-"""How long from an event's append to its verdict's, at an even rate? Both times are the broker's (LogAppendTime, whole ms)."""
+"""How long from an event's append to its verdict's, at an even rate? Both times are the broker's (LogAppendTime, whole ms).
+
+Verdicts are read after each round, so that reading them takes no part in it: worker, broker and feeder share the machine's cores.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 import ground
 import numpy as np
 import psutil
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
@@ -37,28 +40,20 @@ async def measure(where: ground.Broker, command: Callable[[str], list[str]], rat
     found = []
     with ground.process(*command(topics.ns)) as child:
         worker = psutil.Process(child.pid)
-        async with (
-            AIOKafkaConsumer(*routes, bootstrap_servers=where.address, auto_offset_reset="earliest") as consumer,
-            feeder(where.address, topics.events) as feed,
-        ):
-            await _answered_once(consumer, feed, keys, values)
+        places = {TopicPartition(route, number): 0 for route in routes for number in range(ground.PARTITIONS)}
+        async with feeder(where.address, topics.events) as feed:
+            # the worker has joined, warmed up and answered one event on every partition
+            await feed.send([None] * ground.PARTITIONS, values[: ground.PARTITIONS])
+            await _collect(where, places, ground.PARTITIONS)
             for _ in range(rounds):
                 before = sum(worker.cpu_times()[:2])
-                sent, waits = await asyncio.gather(_feed(feed, keys, values, rate), _collect(consumer, round(rate * ROUND_S)))
+                sent = await _feed(feed, keys, values, rate)
+                waits = await _collect(where, places, sent)
                 used = sum(worker.cpu_times()[:2]) - before
                 p50, p99 = np.percentile(waits, [50, 99])
                 found.append({"p50_ms": float(p50), "p99_ms": float(p99), "worst_ms": float(waits.max()), "cpu_us": used / sent * 1e6})
     figures = {figure: ground.spread([one[figure] for one in found]) for figure in found[0]}
     return {"rate_per_s": rate, "events_per_round": round(rate * ROUND_S), **figures}
-
-
-async def _answered_once(consumer: AIOKafkaConsumer, feed: Feeder, keys: list[Any], values: list[Any]) -> None:
-    """Waits until the worker has joined, warmed up and answered one event on every partition."""
-    unkeyed = [None] * ground.PARTITIONS
-    await feed.send(unkeyed, values[: ground.PARTITIONS])
-    answered = 0
-    while answered < ground.PARTITIONS:
-        answered += sum(map(len, (await consumer.getmany(timeout_ms=1000)).values()))
 
 
 async def _feed(feed: Feeder, keys: list[Any], values: list[Any], rate: int) -> int:
@@ -74,14 +69,20 @@ async def _feed(feed: Feeder, keys: list[Any], values: list[Any], rate: int) -> 
     return sent
 
 
-async def _collect(consumer: AIOKafkaConsumer, total: int) -> Any:
+async def _collect(where: ground.Broker, places: dict[TopicPartition, int], total: int) -> Any:
+    """Reads `total` verdicts from `places` on, and moves these; gives the ms each took, without those of a round's start."""
     waits, firsts = [], []
-    while len(waits) < total:
-        for records in (await consumer.getmany(timeout_ms=1000)).values():
-            for record in records:
-                received = json.loads(record.value)["received_at"]
-                firsts.append(received)
-                waits.append(record.timestamp - received)
+    async with AIOKafkaConsumer(bootstrap_servers=where.address) as consumer:
+        consumer.assign(list(places))
+        for place, offset in places.items():
+            consumer.seek(place, offset)
+        while len(waits) < total:
+            for place, records in (await consumer.getmany(timeout_ms=1000)).items():
+                places[place] = records[-1].offset + 1
+                for record in records:
+                    received = json.loads(record.value)["received_at"]
+                    firsts.append(received)
+                    waits.append(record.timestamp - received)
     arrived, waited = np.array(firsts), np.array(waits)
     return waited[arrived >= arrived.min() + START_S * 1000]
 
