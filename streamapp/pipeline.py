@@ -103,7 +103,7 @@ def deciding(
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
         (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
-        None if lookup is None else lookup.version, scores.labels, scores.uses,
+        None if lookup is None else lookup.version, scores.labels, scores.uses, scores.first,
     )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ def test_tables_are_laid_over_key_by_key_and_named_entries_one_by_one() -> None:
         "tiers": [{"name": "fast", "model": "m", "block": 0.9}, {"name": "slow"}, {"name": "third"}],
         "list": [3],
     }
+    first = {"tiers": [{"name": "sieve"}, {"name": "slow"}, {"name": "fast"}]}
+    assert [tier["name"] for tier in overlaid(base, first)["tiers"]] == ["sieve", "slow", "fast"], "all are named: that order holds"
     assert base["tiers"] == [{"name": "fast", "model": "m"}, {"name": "slow"}], "what is extended stays as it was"
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streamapp.control.fit import Recipe
+    from streamapp.control.sieve import SieveRecipe
     from streamapp.control.train import TrainingReport
     from streamapp.core.spec import PipelineSpec
 
@@ -31,6 +32,7 @@ Examples:
   streamapp train messages --data labelled.jsonl
   streamapp train messages --data january.jsonl february.jsonl.gz --split time
   streamapp train messages --data labelled.jsonl --precision 0.97 --models /srv/models
+  streamapp train messages_cascade --kind sieve --miss-rate 0.01 --data labelled.jsonl
   streamapp train messages_cascade --kind stack --data labelled.jsonl
   streamapp generate --pipeline payments -n 1000000 -o paid.jsonl --labels told.jsonl
   streamapp train payments --data paid.jsonl --told told.jsonl""",
@@ -46,12 +48,13 @@ Examples:
 @click.option("--positive", default=None, help="The label that is to be found.  [default: spam; fraud where events have no text]")
 @click.option(
     "--kind",
-    type=click.Choice(["auto", "linear", "trees", "stack"]),
+    type=click.Choice(["auto", "linear", "trees", "sieve", "stack"]),
     default="auto",
     show_default=True,
-    help="auto: boosted trees where events have no text. stack: linear and trees together, for the heavy tier of texts.",
+    help="auto: boosted trees where events have no text. sieve: what is counted in a text alone, for a first tier that only "
+    "approves. stack: linear and trees together, for the heavy tier of texts.",
 )
-@click.option("--tier", default=None, help="The tier whose model is trained.  [default: the first with a model; of a stack the last]")
+@click.option("--tier", default=None, help="The tier whose model is trained.  [default: the first with a model is a sieve, the last a stack]")
 @click.option("--version", help="Name of the new version.  [default: the next number]")
 @click.option(
     "--split",
@@ -62,6 +65,7 @@ Examples:
 )
 @click.option("--precision", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="What `block` promises.")
 @click.option("--miss-rate", type=click.FloatRange(0.0001, 0.5), default=None, help="What `approve` promises.  [default: the recipe's]")
+@click.option("--share", type=click.FloatRange(0.01, 0.99), default=None, help="Of all events, what a sieve approves; for --miss-rate.")
 @click.option("--seed", type=int, default=17, show_default=True, help="Equal data, seed and options give an equal model.")
 @json_output
 def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tuple[Path, ...], as_json: bool, **wanted: Any) -> None:
@@ -79,6 +83,8 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
     trees = wanted["kind"] == "trees" or (wanted["kind"] == "auto" and not with_text)
     wanted["positive"] = wanted["positive"] or ("spam" if with_text else "fraud")
     files = (*data, *more)
+    if wanted["share"] is not None and wanted["kind"] != "sieve":
+        raise ConfigError("only a sieve approves a share of all events", "write --kind sieve, or leave out --share")
     try:
         with _stages() as progress:
             by_kind = _train_stack if wanted["kind"] == "stack" else _train_trees if trees else _train_linear
@@ -94,7 +100,7 @@ def _train_linear(
     from streamapp.adapters.models import load_model
     from streamapp.control.train import train
 
-    how: dict[str, Any] = {"split": wanted["split"], "recipe": _recipe(wanted), **_named(wanted)}
+    how: dict[str, Any] = {"split": wanted["split"], "recipe": _recipe(wanted), "sieve": _sieve(wanted), **_named(wanted)}
     return train(spec, files, models, load_model=load_model, progress=progress, **how)
 
 
@@ -105,6 +111,17 @@ def _recipe(wanted: dict[str, Any]) -> Recipe:
     if wanted["told"]:
         raise ConfigError("a linear model reads no windows that labels move", "leave out --told")
     return Recipe(seed=wanted["seed"], **{name: value for name, value in promises.items() if value is not None})
+
+
+def _sieve(wanted: dict[str, Any]) -> SieveRecipe | None:
+    from streamapp.control.sieve import SieveRecipe
+
+    if wanted["kind"] != "sieve":
+        return None
+    own = {"miss_rate": wanted["miss_rate"], "share": wanted["share"]}
+    if None not in own.values():
+        raise ConfigError("a sieve goes by --share or by --miss-rate, not by both", "leave one of them out")
+    return SieveRecipe(**{name: value for name, value in own.items() if value is not None})
 
 
 def _train_stack(

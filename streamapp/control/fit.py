@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]
+Column = TypeVar("Column", Float64, Labels)
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,6 +108,15 @@ def fit(
     return replace(hardened if pays or recipe.augment else plain, notes=notes)
 
 
+def unseen(split: Split, folded: Column, validation: Column) -> Column:
+    """Takes what folds say of the training rows and the model of the validation rows, in that order; gives what cuts are chosen on.
+
+    Fold rows, like validation rows, were scored by a model that did not train on them: more rows, steadier cuts. Where the split goes by
+    time they are the past, and only validation rows speak for what comes.
+    """
+    return np.concatenate((folded, validation)) if split.kind == "random" else validation
+
+
 def matrix(inputs: Inputs, buckets: int) -> csr_matrix:
     """Gives the sparse matrix [n, k + buckets] float64 of model inputs: scikit-learn's view of the same numbers."""
     numeric = csr_matrix(inputs.numeric.astype(np.float64))
@@ -172,7 +183,7 @@ def _fit_one(
         raise ConfigError("the recipe names no penalty to try", "give at least one")
     _, penalty, weights, intercept = best
 
-    unseen = np.empty(len(train.positive))
+    folded = np.empty(len(train.positive))
     for inside, outside in StratifiedKFold(recipe.folds, shuffle=True, random_state=recipe.seed).split(own, train.positive):
         fold_features, fold_labels = own[inside], train.positive[inside]
         if extra is not None and copies is not None:
@@ -180,24 +191,21 @@ def _fit_one(
             fold_features = csr_matrix(vstack([fold_features, extra[mine]], format="csr"))
             fold_labels = np.concatenate((fold_labels, copies.positive[mine]))
         fold_weights, fold_intercept = logistic_regression(fold_features, fold_labels, factors, penalty, recipe.seed)
-        unseen[outside] = own[outside] @ fold_weights + fold_intercept
+        folded[outside] = own[outside] @ fold_weights + fold_intercept
         done += 1
         progress(f"fit {stage}", done / steps)
 
     k, stored = len(names), weights.astype(np.float32)
     linear = Linear(stored[k:], stored[:k], intercept)
     margins = linear.margins(Inputs(scale(validation.values, scaler), validation.ngrams))[:, 0]
-    calibration, losses = choose_calibration(unseen, train.positive, margins, validation.positive)
-    # Fold rows, like validation rows, were scored by a model that did not train on them: more rows, steadier cuts. Where the split goes
-    # by time they are the past, and only validation rows speak for what comes.
-    judged, truth = margins, validation.positive
-    if split.kind == "random":
-        judged, truth = np.concatenate((unseen, margins)), np.concatenate((train.positive, validation.positive))
+    calibration, losses = choose_calibration(folded, train.positive, margins, validation.positive)
+    judged = unseen(split, folded, margins)
+    truth = unseen(split, train.positive, validation.positive)
     believed = probability(judged[:, None], "binary", calibration)[:, 0]
     block = block_threshold(believed, truth, recipe.precision, recipe.positives_min, recipe.precision - recipe.precision_slack)
     approve = approve_threshold(believed, truth, recipe.miss_rate, recipe.positives_min, 1.0 if block.value is None else block.value)
     notes = {f"validation_log_loss_{method}": loss for method, loss in losses.items()}
-    return Fitted(linear, scaler, calibration, block, approve, penalty, copies is not None, unseen, notes)
+    return Fitted(linear, scaler, calibration, block, approve, penalty, copies is not None, folded, notes)
 
 
 def _figures(model: Fitted, table: Table) -> tuple[float, float, float]:

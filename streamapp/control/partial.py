@@ -119,9 +119,9 @@ def observe(windows: WindowedObservations, outcome: Outcome, now_ms: int) -> lis
     told = outcome.route >= 0  # a verdict that the broker refused for its size counts among the rejects
     return windows.add(
         partition=partitions[plan.segment[told]], offset=offsets[at[told]], event_time=plan.event_time[told],
-        values=outcome.features.values[told], score=outcome.score[told], probability=outcome.probability[told], route=outcome.route[told],
-        decided_by=outcome.decided_by[told], flags=plan.flags[told], missing=outcome.features.missing, clipped=outcome.features.clipped,
-        now_ms=now_ms, rejected=_rejected(outcome, starts, at[told]),
+        values=outcome.features.values[told], score=(outcome.score if outcome.watched is None else outcome.watched)[told],
+        probability=outcome.probability[told], route=outcome.route[told], decided_by=outcome.decided_by[told], flags=plan.flags[told],
+        missing=outcome.features.missing, clipped=outcome.features.clipped, now_ms=now_ms, rejected=_rejected(outcome, starts, at[told]),
     )  # fmt: skip
 
 

@@ -191,7 +191,8 @@ def inputs_of(serving: pipeline.Serving, card: Card, events: Sequence[Mapping[st
     if plan.rejects:
         raise ModelRejected(f"a smoke example is no event of this pipeline: {plan.rejects[0].path}: {plan.rejects[0].message}")
     features, ngrams, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving, serving.labels.new())
-    return Inputs(scale(features.values[:, serving.features.places(card.scaler.names)], card.scaler), ngrams)
+    numeric = scale(features.values[:, serving.features.places(card.scaler.names)], card.scaler)
+    return Inputs(numeric, ngrams if card.ngram_buckets else None)
 
 
 def measured(

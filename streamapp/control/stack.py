@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from streamapp.control.boost import trees_of
 from streamapp.control.calibration import choose_calibration
-from streamapp.control.fit import Fitted, Progress, Recipe, Table, fit, matrix
+from streamapp.control.fit import Fitted, Progress, Recipe, Table, fit, matrix, unseen
 from streamapp.control.split import Split
 from streamapp.control.thresholds import approve_threshold, block_threshold
 from streamapp.core.calibrate import probability
@@ -87,29 +87,27 @@ def fit_stack(
     train, validation = table.rows(split.train), table.rows(split.validation)
     inputs = Inputs(scale(train.values, linear.scaler), train.ngrams)
     sparse = matrix(inputs, buckets)
-    unseen = np.empty(len(train.positive))
-    folds = list(StratifiedKFold(recipe.folds, shuffle=True, random_state=recipe.seed).split(unseen, train.positive))
+    grown = np.empty(len(train.positive))
+    folds = list(StratifiedKFold(recipe.folds, shuffle=True, random_state=recipe.seed).split(grown, train.positive))
     for done, (inside, outside) in enumerate(folds, 1):
         columns = _columns(sparse[inside], train.positive[inside], len(names), own.columns)
         dense = columns.of(inputs)
-        unseen[outside] = _booster(dense[inside], train.positive[inside], own, recipe.seed).predict(dense[outside], raw_score=True)
+        grown[outside] = _booster(dense[inside], train.positive[inside], own, recipe.seed).predict(dense[outside], raw_score=True)
         progress("fit trees", done / (recipe.folds + 1))
     columns = _columns(sparse, train.positive, len(names), own.columns)
     dense = columns.of(inputs)
     trees = trees_of(_booster(dense, train.positive, own, recipe.seed), dense.shape[1])
     progress("fit trees", 1.0)
 
-    members = np.stack((linear.unseen_margins, unseen), axis=1)
+    members = np.stack((linear.unseen_margins, grown), axis=1)
     logistic = LogisticRegression(C=1.0, max_iter=1000).fit(members, train.positive)
     weights = (float(logistic.coef_[0, 0]), float(logistic.coef_[0, 1]), float(logistic.intercept_[0]))
     stack = Stack(*_weighed(linear.linear, trees, weights), columns)
     folded = members @ np.array(weights[:2]) + weights[2]
     margins = stack.margins(Inputs(scale(validation.values, linear.scaler), validation.ngrams))[:, 0]
     calibration, _ = choose_calibration(folded, train.positive, margins, validation.positive)
-    judged, fast, truth = margins, linear.margins(validation), validation.positive
-    if split.kind == "random":  # fold rows were scored by models that had not seen them, like validation rows: steadier cuts
-        judged, fast = np.concatenate((folded, judged)), np.concatenate((linear.unseen_margins, fast))
-        truth = np.concatenate((train.positive, truth))
+    judged, fast = unseen(split, folded, margins), unseen(split, linear.unseen_margins, linear.margins(validation))
+    truth = unseen(split, train.positive, validation.positive)
     low = own.approve if own.approve is not None else linear.approve.value
     high = own.block if own.block is not None else linear.block.value
     between = (0.0 if low is None else low, math.inf if high is None else high)

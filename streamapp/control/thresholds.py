@@ -59,6 +59,21 @@ def approve_threshold(probability: Float64, positive: Labels, miss_rate: float, 
     return Threshold(float(cuts[best]), promise, float(missed[best] / total), low, high, total)
 
 
+def approve_share(probability: Float64, positive: Labels, share: float, positives_min: int) -> Threshold:
+    """Gives the cut below which as nearly as possible the share `share` of all rows lies: for a tier that has to take work off the next.
+
+    `observed` is what that costs: the share of the positives that lie below. `value` is None where fewer than `positives_min` positives
+    are there to say so. O(n log n).
+    """
+    promise, total = f"approves {share:g} of all", int(positive.sum())
+    cuts, above, hits = _at_or_above(probability, positive)
+    if total < positives_min:
+        return Threshold(None, promise, None, None, None, total)
+    best = int(np.argmin(np.abs(len(positive) - above - share * len(positive))))
+    missed = total - int(hits[best])
+    return Threshold(float(cuts[best]), promise, missed / total, *wilson(missed, total), total)
+
+
 def best_f1_cut(probability: Float64, positive: Labels) -> float:
     """Gives the cut with the largest F1, for the report beside a promise that is not reachable; 0.5 without positives."""
     cuts, above, hits = _at_or_above(probability, positive)

@@ -84,7 +84,7 @@ def _text(received: str) -> dict[str, Any]:
 
 def _features(features: FeatureSet, serving: pipeline.Serving) -> dict[str, dict[str, Any]]:
     references = serving.models[0].card.reference if serving.models else {}
-    numeric = set(serving.models[0].card.scaler.names) if serving.models else set()
+    numeric = {name for model in serving.models for name in model.card.scaler.names}
     return {
         name: {
             "value": float(features.values[0, place]),

@@ -15,11 +15,12 @@ import numpy.typing as npt
 from streamapp import pipeline
 from streamapp.control.dataset import Columns, Examples, columns, read_examples
 from streamapp.control.evaluate import Quality, Rung, ladder, quality, suspicious_features
-from streamapp.control.fit import Fitted, Progress, Recipe, Table, fit, fit_scaler, logistic_regression, matrix, prior
+from streamapp.control.fit import Fitted, Progress, Recipe, Table, fit, logistic_regression, matrix, prior
 from streamapp.control.graph import linear_graph
 from streamapp.control.obfuscate import ATTACKS, obfuscate
 from streamapp.control.reference import reference
 from streamapp.control.release import LoadModel, assemble
+from streamapp.control.sieve import SieveRecipe, fit_sieve, sieve_table
 from streamapp.control.split import Split, random_split, time_split
 from streamapp.control.thresholds import best_f1_cut
 from streamapp.control.versions import Files, code_commit, publish, version_directory
@@ -66,35 +67,48 @@ def train(
     tier: str | None = None,
     split: Literal["auto", "random", "time"] = "auto",
     recipe: Recipe | None = None,
+    sieve: SieveRecipe | None = None,
     created_by: str = "streamapp train",
     progress: Progress = lambda stage, share: None,
 ) -> TrainingReport:
-    """Trains the model of `tier` (the first that has one) on JSON lines and writes `models/<name>/<version>/`.
+    """Trains the model of `tier` on JSON lines (by default the one before the last that has one) and writes `models/<name>/<version>/`.
 
+    With `sieve` the model sees nothing but what is counted in a text, and its approve cut is the one that `sieve` says.
     The version is the next free number by default; `split` auto goes by time where every event names its own. `progress` is called with a
     stage and the share of it that is done.
     Raises ConfigError for data that cannot train, and ModelRejected for a version that exists or a file that is not equal to Python.
     """
     recipe = recipe or Recipe()
+    if sieve is not None and spec.features.text is None:
+        raise ConfigError(
+            "a sieve goes by what is counted in a text, and this pipeline declares no [features.text]", "train another --kind"
+        )
     serving = assemble(spec, {}, b"training")
-    name, directory = version_directory(spec, models, version, tier)
+    learned = [one.name for one in spec.tiers if one.model is not None]
+    usual = learned[-2] if sieve is None and len(learned) > 1 else None  # the last is a stack, the first may be a sieve
+    name, directory = version_directory(spec, models, version, tier or usual)
     examples, parts, found, table = material(files, serving, label_field, positive_label, split, recipe, progress)
     progress("features", 0.5)
-    attacked = None if recipe.augment is False else attacked_copies(examples, serving, recipe)
-    progress("features", 1.0)
-    buckets = spec.ngrams.buckets if spec.ngrams else 0
-    fitted = fit(table, tuple(spec.vector.numeric), parts, recipe, buckets, attacked, progress)
+    buckets = spec.ngrams.buckets if spec.ngrams and sieve is None else 0
+    if sieve is None:
+        attacked = None if recipe.augment is False else attacked_copies(examples, serving, recipe)
+        progress("features", 1.0)
+        fitted = fit(table, tuple(spec.vector.numeric), parts, recipe, buckets, attacked, progress)
+    else:
+        table = sieve_table(found, examples.positive)
+        progress("features", 1.0)
+        fitted = fit_sieve(table, parts, recipe, sieve, progress)
     graph = linear_graph(fitted.linear, name)
     figures = {part: _quality(fitted, table.rows(rows)) for part, rows in (("validation", parts.validation), ("test", parts.test))}
-    rungs = _ladder(fitted, table, found, spec, parts, recipe)
+    rungs = _ladder(fitted, table, found, parts, recipe)
     suspicious = suspicious_features(found.values[parts.train], found.names, examples.positive[parts.train])
 
-    test_rows = table.rows(parts.test)
+    test_rows, chosen = table.rows(parts.test), asdict(recipe) | (asdict(sieve) if sieve else {})
     card = Card(
         name=name, version=directory.name, task="binary", labels=(positive_label,),
         framework=f"scikit-learn {installed_version('scikit-learn')}",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=code_commit(),
-        hyper_parameters={**asdict(recipe), "penalties": list(recipe.penalties), "penalty": fitted.penalty, "augmented": fitted.augmented},
+        hyper_parameters={**chosen, "penalties": list(chosen["penalties"]), "penalty": fitted.penalty, "augmented": fitted.augmented},
         feature_spec=serving.features.hash, scaler=fitted.scaler, ngram_buckets=buckets, linear=True, onnx_sha256="", calibration_sha256="",
         base_rate=round(float(examples.positive[parts.validation].mean()), 9),
         training=provenance(examples, parts),
@@ -167,22 +181,16 @@ def _quality(fitted: Fitted, part: Table) -> Quality:
     return quality(fitted.probability(part), part.positive, fitted.approve.value, fitted.block.value)
 
 
-def _ladder(fitted: Fitted, table: Table, found: Columns, spec: PipelineSpec, parts: Split, recipe: Recipe) -> list[Rung]:
+def _ladder(fitted: Fitted, table: Table, found: Columns, parts: Split, recipe: Recipe) -> list[Rung]:
     """The pipeline's own rules, then its numbers alone, then everything: what each step is worth on the test part."""
-    train = table.rows(parts.train)
-    scaler = fit_scaler(train.values, spec.vector.numeric)
+    test, rules = table.rows(parts.test), found.rule_hits[parts.test]
+    if table.ngrams is None:
+        return ladder({"rules": rules, "numeric logistic": fitted.margins(test)}, test.positive)
+    train, scaler = table.rows(parts.train), fitted.scaler
     numeric = matrix(Inputs(scale(train.values, scaler), None), 0)
-    k = len(spec.vector.numeric)
-    weights, _ = logistic_regression(numeric, train.positive, prior(numeric, k), 100.0, recipe.seed)
-    test = table.rows(parts.test)
-    return ladder(
-        {
-            "rules": found.rule_hits[parts.test],
-            "numeric logistic": scale(test.values, scaler).astype(np.float64) @ weights,
-            "text logistic": fitted.margins(test),
-        },
-        test.positive,
-    )
+    weights, _ = logistic_regression(numeric, train.positive, prior(numeric, len(scaler.names)), 100.0, recipe.seed)
+    alone = scale(test.values, scaler).astype(np.float64) @ weights
+    return ladder({"rules": rules, "numeric logistic": alone, "text logistic": fitted.margins(test)}, test.positive)
 
 
 def references(fitted: Scoring, table: Table, found: Columns, parts: Split) -> dict[str, Reference]:

@@ -52,7 +52,8 @@ def train_stack(
     target = tier or (learned[-1].name if learned else None)
     name, directory = version_directory(spec, models, version, target)
     recipe, own = recipe or Recipe(), own or StackRecipe()
-    fast = next((one for one in learned if one.name != target), None)
+    before = [one for one in learned if one.name != target]
+    fast = before[-1] if before else None
     if fast is not None:
         said = {cut: fast.says(cut, spec.thresholds) for cut in ("approve", "block")}
         own = StackRecipe(**asdict(own) | {cut: value for cut, value in said.items() if isinstance(value, float)})

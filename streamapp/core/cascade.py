@@ -54,6 +54,7 @@ class Scores:
     degraded: list[Degraded]
     labels: npt.NDArray[np.object_] | None = None  # n; None where every tier has one positive class
     uses: list[TierUse] = field(default_factory=list)  # of a cascade of several tiers
+    first: Float64 | None = None  #                      n: raw score of its first model, which is asked about most rows; None: `score`
 
 
 def standing_still() -> float:
@@ -115,6 +116,8 @@ def scoring(
         question = Question(tier, asked, inputs, columns)
         answer = question.here() if tier.time_ms is None else (yield question)
         left = _take_in(result, place, tier, asked, answer, cheapest)
+        if several and tier.model is not None and result.first is None:
+            result.first = np.where(result.tier == place, result.score, np.nan)
         if asked.size < todo.size:
             result.degraded.append(Degraded(f"model:{tier.name}", ROW_BUDGET))
         if several:

@@ -162,7 +162,7 @@ def _depth(line: str) -> int:
 def overlaid(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Gives `base` with what `own` says: tables key by key, entries of arrays of tables by their `code` or `name`, all else replaced.
 
-    An entry that the base has not stands behind its entries.
+    An entry that the base has not stands behind its entries; where `own` names all of the base's, its own order holds.
     """
     found = dict(base)
     for key, value in own.items():
@@ -174,7 +174,8 @@ def overlaid(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
             for entry in value:
                 name = _identity(entry)
                 placed[name] = overlaid(placed[name], entry) if name in placed else entry
-            found[key] = list(placed.values())
+            order = [_identity(entry) for entry in value]
+            found[key] = [placed[name] for name in (order if set(order) >= set(placed) else placed)]
         else:
             found[key] = value
     return found

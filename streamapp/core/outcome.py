@@ -39,6 +39,7 @@ class Outcome:
     lists: str | None = None  #               version of the lists that decided; None where none are declared
     labels: npt.NDArray[np.object_] | None = None  #  n tuples; None where each tier has one positive class
     uses: Sequence[TierUse] = ()  #                     of a cascade of several tiers
+    watched: npt.NDArray[np.float64] | None = None  #   n, raw score of the first model, which its card knows; None: as `score`
 
 
 def merged(outcomes: Sequence[Outcome]) -> Outcome:
@@ -64,5 +65,7 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
         cat([getattr(one, name) for one in outcomes]) for name in ("score", "probability", "threshold", "route", "decided_by")
     )
     last = outcomes[-1]
+    own = [one.watched for one in outcomes if one.watched is not None]  # of one release all have one, or none
+    watched = cat(own) if own else None
     features = replace(measured[0], values=values, missing=missing, clipped=clipped)
-    return Outcome(plan, features, hit, score, probability, threshold, route, decided_by, [], (), last.decided_at, {}, [])
+    return Outcome(plan, features, hit, score, probability, threshold, route, decided_by, [], (), last.decided_at, {}, [], watched=watched)

@@ -149,6 +149,8 @@ class Tier:
 
     def inputs(self, inputs: Inputs, rows: Rows) -> Inputs:
         """Gives this tier's inputs of `rows`, of the inputs of all n rows."""
+        if self.model is not None and not self.model.card.ngram_buckets and inputs.ngrams is not None:
+            inputs = Inputs(inputs.numeric, None, inputs.raw)
         if self.own is None:
             every = rows.size == len(inputs.numeric) and self.time_ms is None  # a tier with a deadline is asked in another order
             return inputs if every else take(inputs, rows)

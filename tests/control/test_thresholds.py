@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamapp.control.thresholds import approve_threshold, best_f1_cut, block_threshold, wilson
+from streamapp.control.thresholds import approve_share, approve_threshold, best_f1_cut, block_threshold, wilson
 
 scored = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=80)
 
@@ -89,3 +89,18 @@ def test_a_precision_that_may_be_luck_is_not_promised() -> None:
     assert block_threshold(probability, positive, 0.95, 5).value == pytest.approx(0.5)
     assert block_threshold(probability, positive, 0.95, 5, low_min=0.72).value == pytest.approx(0.5)
     assert block_threshold(probability, positive, 0.95, 5, low_min=0.73).value is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(scored, st.sampled_from([0.1, 0.4, 0.9]))
+def test_a_share_of_all_is_approved_as_nearly_as_ties_allow(rows: list[tuple[int, bool]], share: float) -> None:
+    probability, positive = columns(rows)
+    found = approve_share(probability, positive, share, 1)
+    if found.value is None:
+        assert not positive.any()
+        return
+    below = probability < found.value
+    reachable = [float((probability < step).mean()) for step in set(probability.tolist())]
+    assert abs(below.mean() - share) == pytest.approx(min(abs(one - share) for one in reachable))
+    assert found.observed == pytest.approx((below & positive).sum() / positive.sum())
+    assert found.low is not None and found.high is not None and found.low <= found.observed + 1e-9 and found.observed <= found.high + 1e-9
