@@ -72,7 +72,7 @@ def test_what_a_sieve_is_told_by_is_told_once_and_to_nobody_else(call, tmp_path:
     data = tmp_path / "labelled.jsonl"
     data.write_text('{"user_id": "u", "text": "hello", "label": "ham"}\n')
     answer = call("train", "messages", "--data", str(data), "--share", "0.5")
-    assert answer.exit_code == 2 and "write --kind sieve" in answer.stderr
+    assert answer.exit_code == 2 and "Write --kind sieve" in answer.stderr
     pytest.importorskip("sklearn", reason="training needs the train extra")
     answer = call("train", "messages", "--data", str(data), "--kind", "sieve", "--share", "0.5", "--miss-rate", "0.01")
     assert answer.exit_code == 2 and "not by both" in answer.stderr

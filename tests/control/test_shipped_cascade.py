@@ -32,9 +32,9 @@ def verdicts(serving: Serving, texts: tuple[str, ...]) -> list[dict[str, Any]]:
 def test_its_file_differs_from_messages_only_in_what_it_names() -> None:
     base, own = load_pipeline("messages"), load_pipeline("messages_cascade")
     assert (own.event, own.features, own.ngrams, own.vector) == (base.event, base.features, base.ngrams, base.vector)
-    assert [rule.code for rule in own.rules] == [*(rule.code for rule in base.rules), "short_and_plain"]
+    assert own.rules == base.rules
     assert [(tier.name, tier.model, tier.approve, tier.block) for tier in own.tiers] == [
-        ("fast", "messages", 0.05, 0.95), ("heavy", "messages_heavy", None, None),
+        ("sieve", "messages_sieve", None, "never"), ("fast", "messages", 0.05, 0.95), ("heavy", "messages_heavy", None, None),
     ]  # fmt: skip
 
 
@@ -44,9 +44,13 @@ def test_friends_pass_and_prizes_do_not(serving: Serving) -> None:
     assert [one["verdict"] for one in found] == ["block"] * len(UNWANTED) and {one["decided_by"] for one in found} == {"fast"}
 
 
-def test_the_sieve_lets_short_and_plain_texts_pass_without_a_model(serving: Serving) -> None:
-    (found,) = verdicts(serving, ("ok see you then",))
-    assert (found["decided_by"], found["probability"], found["reasons"]) == ("rule", None, [])
+def test_the_sieve_lets_plain_texts_pass_and_blocks_nothing(serving: Serving) -> None:
+    passed, stopped = verdicts(serving, ("ok see you then", UNWANTED[0]))
+    sieve = serving.tiers[0]
+    assert sieve.approve_below is not None and sieve.block_from is None
+    assert (passed["decided_by"], passed["verdict"], passed["reasons"]) == ("sieve", "approve", [])
+    assert passed["probability"] < passed["threshold"] == sieve.approve_below
+    assert stopped["decided_by"] == "fast"
 
 
 def test_what_the_fast_tier_is_unsure_of_is_decided_and_told_by_the_heavy_one(serving: Serving) -> None:
@@ -54,15 +58,17 @@ def test_what_the_fast_tier_is_unsure_of_is_decided_and_told_by_the_heavy_one(se
     texts = tuple(" ".join(words[: 8 + place] + UNWANTED[place % 3].split()[: place % 9]) for place in range(14))
     found = [one for one in verdicts(serving, texts) if one["decided_by"] == "heavy"]
     assert found, "none of these lies between the fast tier's cuts"
-    heavy = serving.tiers[1]
+    heavy = serving.tiers[2]
     assert heavy.approve_below is not None
     for one in found:
         assert one["verdict"] == ("approve" if one["probability"] < heavy.approve_below else "review")
         assert one["verdict"] == "approve" or [reason for reason in one["reasons"] if reason["code"].startswith("model_")]
-        assert {"tier:fast", "tier:heavy"} <= set(one["stages"])
+        assert {"tier:sieve", "tier:fast", "tier:heavy"} <= set(one["stages"])
 
 
-def test_without_the_heavy_model_the_others_decide(tmp_path: Path) -> None:
-    (tmp_path / "messages").symlink_to(MODELS / "messages")
+@pytest.mark.parametrize("there", [("messages",), ("messages_sieve", "messages")])
+def test_without_the_other_models_those_that_are_there_decide(tmp_path: Path, there: tuple[str, ...]) -> None:
+    for name in there:
+        (tmp_path / name).symlink_to(MODELS / name)
     alone = load_serving(load_pipeline("messages_cascade"), tmp_path, b"test-key-of-16-b", load_model, latest_version)
-    assert {one["decided_by"] for one in verdicts(alone, (*FRIENDLY, *UNWANTED))} <= {"rule", "fast"}
+    assert {one["decided_by"] for one in verdicts(alone, (*FRIENDLY, *UNWANTED))} <= {"sieve", "fast"}

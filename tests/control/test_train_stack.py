@@ -86,7 +86,7 @@ def test_cuts_keep_the_promise_for_the_cascade_not_for_the_heavy_tier_alone() ->
 
 
 def test_a_tier_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
-    assert version_directory(SPEC, tmp_path, None)[0] == "messages"
+    assert version_directory(SPEC, tmp_path, None)[0] == "messages_sieve"
     assert version_directory(SPEC, tmp_path, None, "heavy") == ("messages_heavy", tmp_path / "messages_heavy" / "1")
     with pytest.raises(ConfigError, match="no tier 'hevy' with a model"):
         version_directory(SPEC, tmp_path, None, "hevy")
