@@ -12,6 +12,7 @@ import numpy as np
 
 from streamapp.bus.acks import Acks, Ticket
 from streamapp.core.events import Segment
+from streamapp.core.fetched import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,12 @@ _OFFSET, _TIMESTAMP, _KEY, _VALUE, _HEADERS = map(attrgetter, ("offset", "timest
 
 def columns(topic: str, partition: int, generation: int, records: Sequence[Any]) -> Segment:
     """Takes at least one record (offset, timestamp, key, value, headers) of one partition; gives them as columns."""
-    return Segment(
-        topic,
-        partition,
-        generation,
+    return taken(records).of(topic, partition, generation)
+
+
+def taken(records: Sequence[Any]) -> Records:
+    """Takes records of one partition; gives them as columns."""
+    return Records(
         np.fromiter(map(_OFFSET, records), np.int64, len(records)),
         np.fromiter(map(_TIMESTAMP, records), np.int64, len(records)),
         list(map(_KEY, records)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -117,7 +117,6 @@ class Carrier:
         self._segments, self._segment, self._index, self._transactional = segments, segment, index, transactional
         every = len(index) == sum(map(len, segments))
         self._places = None if every else list(zip(segment.tolist(), index.tolist(), strict=True))
-        self._keys = self._of_rows([one.keys for one in segments])
         offsets = np.concatenate([one.offsets for one in segments]) if segments else np.zeros(0, np.int64)
         if not every:
             first = np.cumsum([0, *map(len, segments)])
@@ -137,7 +136,7 @@ class Carrier:
         groups = targets * len(self._segments)
         marked = self._transactional
         if self._traced:
-            messages: list[Message] = list(zip(self._keys, values, self._headers, strict=True))
+            messages: list[Message] = list(zip(self._of_rows([one.keys for one in self._segments]), values, self._headers, strict=True))
             chosen = ((one, np.flatnonzero(group == one).tolist()) for one in range(groups))
             return [
                 (one // targets, one % targets, batch)
@@ -164,9 +163,11 @@ class Carrier:
 
     @cached_property
     def _packed_keys(self) -> tuple[Texts, npt.NDArray[np.bool_]]:
-        if None not in self._keys:
-            return Texts.of(cast(list[bytes], self._keys)), np.zeros(len(self._keys), np.bool_)
-        return Texts.of([key or b"" for key in self._keys]), np.array([key is None for key in self._keys])
+        columns = [one.keys for one in self._segments]
+        if self._places is None and (keys := Texts.end_to_end(columns)) is not None:
+            return keys, np.zeros(len(keys), np.bool_)
+        given = self._of_rows(columns)
+        return Texts.of([key or b"" for key in given]), np.array([key is None for key in given], np.bool_)
 
 
 _NAME = np.frombuffer(SOURCE_OFFSET.encode(), np.uint8)

@@ -14,8 +14,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
+from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.conn import CloseReason
+from aiokafka.consumer.fetcher import FetchResult
 
 from streamapp.bus.direct import INT32, Exchange, text
 from streamapp.core.errors import InvariantBroken
@@ -26,6 +28,8 @@ BACKLOG_BYTES = 256 * 1024
 #: Up to so many bytes the next fetch leaves after the wait as it is set; with more it leaves later, at most so many times as late.
 #: A micro-batch costs some milliseconds however small it is: where traffic is not thin, fewer and larger ones leave time to spare.
 THIN_BYTES, LATER_MAX = 8 * 1024, 5
+#: Where the bytes stand that aiokafka's records of one partition are read from.
+ANSWERED = "answered"
 _REQUEST, _WANTED, _FOUND, _ABORTED, _LENGTH = (struct.Struct(layout) for layout in (">iiiib", ">iqi", ">ihqqi", ">qq", ">h"))
 
 #: By topic: partition, offset, most bytes.
@@ -200,6 +204,7 @@ class Fetches:
             news = _at_once(fetcher._proc_fetch_request(asking.assignment, asking.node, _Asked(asking.wanted)))
         finally:
             fetcher._client = real
+        self._keep(found)
         if news:
             for waiter in fetcher._fetch_waiters:
                 fetcher._notify(waiter)
@@ -207,6 +212,14 @@ class Fetches:
             fetcher._notify(fetcher._wait_consume_future)
         else:
             self._send()
+
+    def _keep(self, found: _Told) -> None:
+        """Puts the bytes of an answer beside what aiokafka makes of them: partitions with anything unread are not asked for."""
+        for topic, partitions in found.topics:
+            for partition, *_, data in partitions:
+                result = self._fetcher._records.get(TopicPartition(topic, partition))
+                if type(result) is FetchResult:
+                    setattr(result._partition_records, ANSWERED, data)
 
 
 def _at_once(steps: Coroutine[Any, Any, Any]) -> Any:

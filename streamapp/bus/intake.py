@@ -12,13 +12,20 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import ConsumerStoppedError
 
 from streamapp.bus.acks import Acks, Claim, Fetched, Partition, Ticket
-from streamapp.bus.batch import columns
+from streamapp.bus.batch import taken
 from streamapp.bus.client import LoopClient
+from streamapp.bus.fetching import ANSWERED
 from streamapp.core.errors import BusError
 from streamapp.core.events import Segment
+from streamapp.core.fetched import PlainFetch, Records, plain_fetch
 
 #: One batch before it is delivered: the channel of its agent, its segments, their tickets.
 Taken = tuple[Any, tuple[Segment, ...], tuple[Ticket, ...]]
+
+
+NOTHING = taken([])
+#: Bytes of a fetch from which on a kernel is worth its calls.
+PLAIN_BYTES_MIN = 8 * 1024
 
 
 class Intake:
@@ -45,7 +52,7 @@ class Intake:
         last = self._last_rows
         ready.sort(key=lambda claim: last.get(claim.source, 0))
         left_behind = False
-        parts: dict[int, list[tuple[Fetched, Sequence[Any]]]] = {}
+        parts: dict[int, list[tuple[Fetched, Records]]] = {}
         by_id: dict[int, Any] = {}
         for place, claim in enumerate(ready):
             source = claim.source
@@ -73,14 +80,14 @@ class Intake:
             end = state.position
             if end == start:
                 continue
-            rows = len(records)
+            rows = len(records.offsets)
             room -= rows
             last[source] = rows
             if rows:
-                self._last_ms[source] = records[-1].timestamp
+                self._last_ms[source] = int(records.timestamps[-1])
             channel = channels[source.topic]
             by_id[id(channel)] = channel
-            fetched = Fetched(claim, start, end, rows, records[0].timestamp if rows else 0)
+            fetched = Fetched(claim, start, end, rows, int(records.timestamps[0]) if rows else 0)
             parts.setdefault(id(channel), []).append((fetched, records))
             if room <= 0:
                 break
@@ -90,9 +97,9 @@ class Intake:
         batches = (self._admit(by_id[key], found) for key, found in parts.items())
         return [batch for batch in batches if batch[2]]
 
-    def _admit(self, channel: Any, found: Sequence[tuple[Fetched, Sequence[Any]]]) -> Taken:
+    def _admit(self, channel: Any, found: Sequence[tuple[Fetched, Records]]) -> Taken:
         tickets = self._acks.admit([fetched for fetched, _ in found])
-        segments = tuple(columns(*fetched.claim.source, fetched.claim.generation, records) for fetched, records in found if fetched.rows)
+        segments = tuple(records.of(*fetched.claim.source, fetched.claim.generation) for fetched, records in found if fetched.rows)
         return channel, segments, tickets
 
     async def wait_for_records(self, interrupt: asyncio.Event) -> None:
@@ -138,22 +145,41 @@ class Intake:
         return found
 
 
-def unpack(result: Any, limit: int) -> Sequence[Any]:
-    """Gives up to `limit` records of a fetch as aiokafka's raw records, and moves the partition's position behind them.
+def unpack(result: Any, limit: int) -> Records:
+    """Gives up to `limit` records of a fetch, and moves the partition's position behind them.
 
-    It is `FetchResult.getall` without a ConsumerRecord and three Python frames per record, which cost more than the parsing. The
-    generator underneath stays aiokafka's: it leaves out aborted transactions, markers and what is below the position.
+    What is plain is read by a kernel (core/fetched.py). Else it is `FetchResult.getall` without a ConsumerRecord and three Python frames
+    per record, which cost more than the parsing: the generator underneath is aiokafka's, which leaves out aborted transactions, markers
+    and what is below the position.
     """
     if not result.has_more() or not result.check_assignment(result._topic_partition):
-        return []
+        return NOTHING
     unread = result._partition_records
-    unread._consumer_record = _as_it_is
-    records = list(islice(unread._records_iterator, limit))
+    plain = _plain(unread)
+    if plain is not None:
+        records = plain.take(limit)
+        unread.next_fetch_offset = int(records.offsets[-1]) + 1 if plain.left else plain.after
+        more = plain.left > 0
+    else:
+        unread._consumer_record = _as_it_is
+        found = list(islice(unread._records_iterator, limit))
+        records, more = taken(found), len(found) == limit
     result._update_position()
-    if len(records) < limit:
+    if not more:
         unread._records_iterator = None  # a cycle that would keep the fetched megabyte until the collector runs
         result._partition_records = None
     return records
+
+
+def _plain(unread: Any) -> PlainFetch | None:
+    """Gives what is left of a fetch as the kernel has read it; None where aiokafka is to do it."""
+    found: PlainFetch | None = getattr(unread, "plain", None)
+    data = getattr(unread, ANSWERED, None)
+    if found is None and data is not None:
+        delattr(unread, ANSWERED)
+        if len(data) >= PLAIN_BYTES_MIN and not unread._check_crcs and not unread._aborted_transactions:
+            found = unread.plain = plain_fetch(data, unread.next_fetch_offset)
+    return found
 
 
 def _as_it_is(_tp: Any, record: Any) -> Any:

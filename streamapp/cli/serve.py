@@ -39,8 +39,10 @@ from streamapp.cli.watching import Watch
 from streamapp.config import Settings, fail_point, models_directory
 from streamapp.control.release import load_serving
 from streamapp.core.errors import StreamappError
+from streamapp.core.fetched import warm_up as warm_up_fetched
 from streamapp.core.label_book import warm_up as warm_up_labels
 from streamapp.core.labels import LabelPlan
+from streamapp.core.murmur2 import warm_up as warm_up_keys
 from streamapp.core.observe import warm_up
 from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
@@ -72,6 +74,8 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     if serving.labels.stores:
         warm_up_labels()
     warm_up_batches()
+    warm_up_fetched()
+    warm_up_keys()
     warm_up_statistics()
     _calm_collector()
     _keep_memory()

@@ -35,6 +35,7 @@ from streamapp.core.outcome import Outcome, merged
 from streamapp.core.partials import Layout, Observations
 from streamapp.core.predictions import Predictions
 from streamapp.core.spec import PipelineSpec
+from streamapp.core.texts import Texts
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +114,9 @@ class Watch:
         acked_ms = np.repeat([at_ms for *_, at_ms in seen], [len(outcome.plan) for outcome, *_ in seen])
         self.metrics.rows(whole, self._deciders, release, acked_ms)
         segments = whole.plan.segments
-        keys = list(chain.from_iterable(one.keys for one in segments))
-        wrong = misplaced(keys, np.repeat([one.partition for one in segments], [len(one) for one in segments]).tolist(), self._partitions)
+        keys = Texts.end_to_end([one.keys for one in segments])
+        given = list(chain.from_iterable(one.keys for one in segments)) if keys is None else keys
+        wrong = misplaced(given, np.repeat([one.partition for one in segments], [len(one) for one in segments]), self._partitions)
         if wrong:
             self.metrics.count("streamapp_misplaced_keys_total", by=wrong)
         if release == self._release:  # the last batches of a release that was swapped out belong to a layout that is closed

@@ -20,7 +20,7 @@ from streamapp.core.card import Card, Scaler
 from streamapp.core.cascade import answered_here
 from streamapp.core.costs import Costs
 from streamapp.core.counterfactual import Counterfactuals
-from streamapp.core.decode import Decoder
+from streamapp.core.decode import PLAIN_ROWS_MIN, Decoder
 from streamapp.core.document import Mistakes, nearest
 from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
 from streamapp.core.errors import ConfigError, ModelRejected
@@ -41,6 +41,7 @@ from streamapp.core.ruling import vocabulary
 from streamapp.core.shared import SharedPlan, SharedRead, SharedState
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
+from streamapp.core.texts import Texts
 from streamapp.core.tiers import Tier
 from streamapp.core.vectorise import Inputs, Ngrams, scale
 from streamapp.core.velocity import duration_ms
@@ -94,8 +95,9 @@ def rehearse(serving: pipeline.Serving) -> None:
     odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
     events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
     read = pipeline.Read(lists=None if serving.lists is None else serving.lists.rehearsal())
-    outcome = _rehearsed(pipeline.plan([segment_of(events)], serving), read, serving)
-    serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
+    for segment in (segment_of(events), _as_fetched([{"event_id": "e", **least}] * PLAIN_ROWS_MIN, serving.spec.pipeline.key)):
+        outcome = _rehearsed(pipeline.plan([segment], serving), read, serving)
+        serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 
 
 def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes, language: Language | None = None) -> pipeline.Serving:
@@ -250,6 +252,13 @@ def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key
     values = [msgspec.json.encode(event) for event in events]
     keys = [None if key is None or event.get(key) is None else str(event[key]).encode() for event in events]
     return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), keys, values, [()] * n)
+
+
+def _as_fetched(events: Sequence[Mapping[str, Any]], key: str) -> Segment:
+    """Gives events as the records of one partition, as a kernel reads them from a fetch."""
+    given = segment_of(events, key=key)
+    keys, values = Texts.of([one or b"" for one in given.keys]), Texts.of([one or b"" for one in given.values])
+    return replace(given, keys=Texts(keys.data.copy(), keys.start), values=Texts(values.data.copy(), values.start))
 
 
 def _explainer(tier: Tier, words: Words) -> ModelReasons | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any
@@ -15,9 +16,15 @@ from streamapp.core.envelope import Attributes, read_headers, strip_frame
 from streamapp.core.errors import Reject, RejectCode
 from streamapp.core.events import Int32, Int64, Plan, Segment
 from streamapp.core.fields import EVENT_ID, TENANT, Refused, id_bounds, pattern_of
+from streamapp.core.plain import PlainReader
+from streamapp.core.plain_rows import PlainRows
 from streamapp.core.scrutiny import NOT_DECODED, Scrutiny, event_type
 from streamapp.core.spec import FieldSpec, PipelineSpec
+from streamapp.core.texts import Strings, Texts
 from streamapp.core.times import UNREADABLE, epoch_ms
+
+#: Rows from which on a kernel is worth its calls: some 150 µs, however few there are.
+PLAIN_ROWS_MIN = 48
 
 Column = list[Any]
 #: Takes a column and notes the places that need a second look; gives the same list, or a new one where values were normalised.
@@ -42,10 +49,13 @@ class Decoder:
         self._key = spec.pipeline.key if spec.event.key_required else None
         self._key_of = attrgetter(spec.pipeline.key)
         fields = {"event_id": EVENT_ID, "tenant": TENANT} | spec.event.fields
+        self._plain = PlainReader(spec) if PlainReader.reads(spec) else None
         self._checks = {name: check for name, one in fields.items() if (check := _column_check(name, one)) is not None}
 
     def plan(self, segments: Sequence[Segment]) -> Plan:
         """Takes what one poll brought; gives its good events as columns and the others as rejects, both in (segment, offset) order."""
+        if self._plain is not None and (plain := self._plainly(self._plain, segments)) is not None:
+            return plain
         values: list[bytes | None] = list(chain.from_iterable(segment.values for segment in segments))
         if not values:
             none, times = np.empty(0, np.int32), np.empty(0, np.int64)
@@ -70,6 +80,37 @@ class Decoder:
             rows = _compress(events, rows, refused)
             columns, times, _ = self._columns(events, received[rows])  # what had a second look is final
         return _assemble(segments, events, rows, received, columns, times, schema_ids, refused, flags)
+
+    def _plainly(self, reader: PlainReader, segments: Sequence[Segment]) -> Plan | None:
+        """Gives the plan where every record is plain, good and without headers; None where one is to be looked at, or there are few."""
+        if sum(map(len, segments)) < PLAIN_ROWS_MIN or any(any(segment.headers) for segment in segments):
+            return None
+        values = Texts.end_to_end([segment.values for segment in segments])
+        rows = None if values is None else reader.read(values)
+        if values is None or rows is None:
+            return None
+        if self._key is not None:
+            keys = Texts.end_to_end([segment.keys for segment in segments])
+            if keys is None or not rows.same(self._key, keys):
+                return None
+        received = np.concatenate([segment.timestamps for segment in segments])
+        times = reader.times(rows, received)
+        if times is None:
+            return None
+        segment, index = _places(segments)
+        ids: Sequence[str] = Strings(rows.bytes_of("event_id"))
+        if rows.missing("event_id").any():
+            ids = _with_places(rows.column("event_id"), segments, segment, np.concatenate([one.offsets for one in segments]))
+        tenants = [tenant or "" for tenant in rows.column("tenant")] if not rows.missing("tenant").all() else [""] * len(rows)
+        bits = np.zeros(len(rows), np.int32)
+        return Plan(tuple(segments), _Later(self, rows, values), segment, index, ids, tenants, times, received, bits, [], plain=rows)
+
+    def structs(self, rows: PlainRows, values: Texts) -> list[Any]:
+        """Gives plain events as the other way gives them."""
+        events = list(map(self._decode, values))
+        for name in self._checks:
+            deque(map(setattr, events, repeat(name), rows.column(name)), maxlen=0)
+        return events
 
     def _events(
         self,
@@ -288,10 +329,7 @@ def _assemble(
     refused: dict[int, Refused],
     flags: dict[int, int],
 ) -> Plan:
-    sizes = [len(segment) for segment in segments]
-    start = np.concatenate([[0], np.cumsum(sizes)])
-    segment = np.repeat(np.arange(len(segments), dtype=np.int32), sizes)
-    index = (np.arange(len(segment)) - start[segment]).astype(np.int32)
+    segment, index = _places(segments)
     rejects = [
         Reject(int(segment[row]), int(index[row]), why.code, why.path, f"{why.path} {why.message}") for row, why in sorted(refused.items())
     ]
@@ -305,15 +343,44 @@ def _assemble(
         declared = declared[rows]
     event_ids, tenants = columns.pop("event_id"), columns.pop("tenant")
     if None in event_ids:
-        offsets = np.concatenate([one.offsets for one in segments])[rows].tolist()
-        prefixes = [f"{one.topic}-{one.partition}-" for one in segments]
-        event_ids = [
-            f"{prefixes[at]}{offset}" if given is None else given
-            for given, at, offset in zip(event_ids, segment[rows].tolist(), offsets, strict=True)
-        ]
+        event_ids = _with_places(event_ids, segments, segment[rows], np.concatenate([one.offsets for one in segments])[rows])
     if None in tenants:
         tenants = [tenant or "" for tenant in tenants]
     return Plan(
         tuple(segments), events, segment[rows], index[rows], event_ids, tenants, times, received[rows], bits[rows], rejects,
         columns, declared,
     )  # fmt: skip
+
+
+def _places(segments: Sequence[Segment]) -> tuple[Int32, Int32]:
+    """Gives each record's segment, and where it is in there."""
+    sizes = [len(segment) for segment in segments]
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    segment = np.repeat(np.arange(len(segments), dtype=np.int32), sizes)
+    return segment, (np.arange(len(segment)) - start[segment]).astype(np.int32)
+
+
+def _with_places(ids: Column, segments: Sequence[Segment], segment: Int32, offsets: Int64) -> list[str]:
+    """Gives event ids, topic-partition-offset where one is None."""
+    prefixes = [f"{one.topic}-{one.partition}-" for one in segments]
+    return [
+        f"{prefixes[at]}{offset}" if given is None else given
+        for given, at, offset in zip(ids, segment.tolist(), offsets.tolist(), strict=True)
+    ]
+
+
+class _Later(Sequence[Any]):
+    """Plain events as Structs, which nobody needs unless he asks for one."""
+
+    def __init__(self, decoder: Decoder, rows: PlainRows, values: Texts) -> None:
+        self._decoder, self._rows, self._values = decoder, rows, values
+
+    @cached_property
+    def _structs(self) -> list[Any]:
+        return self._decoder.structs(self._rows, self._values)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._structs[place]

@@ -19,7 +19,7 @@ from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.texts import Texts
 from streamapp.core.weave import NamedRows
-from streamapp.core.windows_index import CAREFUL_ROUNDS, hash_bytes, hash_names, hexadecimal
+from streamapp.core.windows_index import CAREFUL_ROUNDS, hash_bytes, hexadecimal
 
 _json = msgspec.json.Encoder().encode
 
@@ -97,7 +97,7 @@ class VerdictEncoder:
 
     def entities(self, plan: Plan) -> Texts:
         """Gives the keyed 128-bit hash of the entity's id per row: joins verdicts of one entity without naming it."""
-        return hexadecimal(hash_names([*map(str, plan.column(self._entity_field))], self._entity_key, CAREFUL_ROUNDS))
+        return hexadecimal(plan.hashes(self._entity_field, self._entity_key, CAREFUL_ROUNDS))
 
     def versions(self, outcome: Outcome) -> bytes:
         """Gives the versions that decided, with that of the lists where there are any."""

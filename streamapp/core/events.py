@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.errors import Reject
+from streamapp.core.json_columns import Part, woven
+from streamapp.core.plain_rows import PlainRows
 from streamapp.core.text import TextColumn, text_column
-from streamapp.core.texts import Texts
-from streamapp.core.windows_index import joined
+from streamapp.core.texts import Strings, Texts
+from streamapp.core.windows_index import DEFAULT_KEY, FAST_ROUNDS, hash_bytes, hash_names, joined
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
+Float64 = npt.NDArray[np.float64]
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -63,10 +66,10 @@ class Plan:
     """A micro-batch decoded and validated: n good events as columns in (segment, offset) order, and the rejects."""
 
     segments: tuple[Segment, ...]
-    events: list[Any]  #               n msgspec Structs of the pipeline's event type
+    events: Sequence[Any]  #           n msgspec Structs of the pipeline's event type
     segment: Int32  #                  n: index into segments
     index: Int32  #                    n: index inside the segment
-    event_id: list[str]  #             n: given, else topic-partition-offset
+    event_id: Sequence[str]  #         n: given, else topic-partition-offset
     tenant: list[str]  #               n: "" where the event names none
     event_time: Int64  #               n: epoch ms, else the record's timestamp
     received_at: Int64  #              n: the record's timestamp, epoch ms
@@ -77,27 +80,46 @@ class Plan:
     texts: dict[str, TextColumn] = field(default_factory=dict)  # text fields as they are measured, by name
     hashed: dict[Hashable, Int64] = field(default_factory=dict)  #  columns as window stores keep them: hashes by field, units by column
     said: tuple[Any, Any] | None = None  # a feature plan, and what it read of the texts
+    plain: PlainRows | None = None  #  the fields, where all rows are plain JSON
     _identities: Texts | None = None
 
     def __len__(self) -> int:
-        return len(self.events)
+        return len(self.segment)
 
     def column(self, name: str) -> list[Any]:
         """Gives the declared field `name` of all n events, in row order; read once, kept."""
+        if self.plain is not None and name in self.plain.fields:
+            return self.plain.column(name)
         values = self.columns.get(name)
         if values is None:
             values = self.columns[name] = list(map(attrgetter(name), self.events))
         return values
 
+    def numbers(self, name: str) -> Float64:
+        """Gives a number field of all n events, NaN where it is absent."""
+        found = None if self.plain is None else self.plain.numbers(name)
+        return np.array(self.column(name), np.float64) if found is None else found  # None becomes NaN
+
+    def hashes(self, name: str, key: tuple[int, int] = DEFAULT_KEY, rounds: tuple[int, int] = FAST_ROUNDS) -> Int64:
+        """Gives int64[n, 2] hashes of an id, string or text field under a key, (0, 0) where it is absent or empty."""
+        texts = None if self.plain is None else self.plain.texts(name)
+        if texts is not None:
+            return hash_bytes(texts.data, texts.start, key, rounds)
+        values = self.column(name)
+        return hash_names([text or "" for text in values] if None in values else values, key, rounds)
+
     def identities(self) -> Texts:
         """Gives what an event is known by, per row: tenant, a zero byte, event id; joined once, kept."""
-        if self._identities is None:
+        if self._identities is None and isinstance(self.event_id, Strings):
+            ids: list[Part] = [b"\0", self.event_id.texts]
+            self._identities = woven(len(self), [Texts.of([*map(str.encode, self.tenant)]), *ids] if any(self.tenant) else ids)
+        elif self._identities is None:
             self._identities = Texts(*joined(list(map("\0".join, zip(self.tenant, self.event_id, strict=True)))))
         return self._identities
 
     def offsets(self) -> Int64:
         """Gives each event's offset in its partition."""
-        if not self.events:
+        if not len(self):
             return np.empty(0, np.int64)
         starts = np.cumsum([0, *map(len, self.segments)])
         found: Int64 = np.concatenate([segment.offsets for segment in self.segments])[starts[self.segment] + self.index]

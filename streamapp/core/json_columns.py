@@ -11,7 +11,7 @@ import numpy.typing as npt
 import orjson
 
 from streamapp.core.copying import copy_bytes
-from streamapp.core.texts import Texts
+from streamapp.core.texts import Strings, Texts
 from streamapp.core.windows_index import compiled, joined
 
 Bytes = npt.NDArray[np.uint8]
@@ -41,7 +41,7 @@ Part = bytes | Texts | Picked
 
 def strings(values: Sequence[str]) -> Texts:
     """Takes n strings; gives each with quotes around it, escaped where JSON asks for it. Raises UnicodeEncodeError for half a pair."""
-    data, start = joined(values)
+    data, start = (values.texts.data, values.texts.start) if isinstance(values, Strings) else joined(values)
     out, places = np.empty(len(data) + 2 * len(values), np.uint8), start + 2 * np.arange(len(start))
     if not _quoted(data, start, out):
         return Texts.of(list(map(_json, values)))

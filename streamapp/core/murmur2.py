@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from streamapp.core.texts import Texts
+
 SEED = 0x9747B28C
 
 
@@ -37,10 +39,8 @@ def _murmur2(keys: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], out: npt
 
 def murmur2(keys: Sequence[bytes]) -> npt.NDArray[np.uint32]:
     """Takes n keys; gives their hashes [n] (A. Appleby's MurmurHash2, 32 bit, with the seed of Kafka's Java client)."""
-    start = np.zeros(len(keys) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, keys), np.int64, len(keys)), out=start[1:])
-    out = np.empty(len(keys), np.uint32)
-    _murmur2(np.frombuffer(b"".join(keys), np.uint8), start, out)
+    texts, out = Texts.of(keys), np.empty(len(keys), np.uint32)
+    _murmur2(texts.data, texts.start, out)
     return out
 
 
@@ -49,10 +49,16 @@ def partition_of(keys: Sequence[bytes], partitions: int) -> npt.NDArray[np.int64
     return (murmur2(keys) & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions
 
 
-def misplaced(keys: Sequence[bytes | None], partition: Sequence[int], partitions: int) -> int:
+def misplaced(keys: Sequence[bytes | None], partition: Sequence[int] | npt.NDArray[np.int64], partitions: int) -> int:
     """Takes keys and the partition of each; counts those that another partitioner placed. Records without a key may lie anywhere."""
-    if None in keys:
+    if not isinstance(keys, Texts) and None in keys:
         known: Any = [(key, at) for key, at in zip(keys, partition, strict=True) if key is not None]
         keys, partition = [key for key, _ in known], [at for _, at in known]
     there: Any = keys
     return int(np.count_nonzero(partition_of(there, partitions) != np.asarray(partition, np.int64)))
+
+
+def warm_up() -> None:
+    """Compiles the kernel (or loads it from the cache) for keys as a kernel gives them."""
+    given = Texts.of([b"x"])
+    murmur2(Texts(given.data.copy(), given.start))

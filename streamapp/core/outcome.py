@@ -45,7 +45,7 @@ class Outcome:
 def merged(outcomes: Sequence[Outcome]) -> Outcome:
     """Takes at least one Outcome of one release; gives all their rows and rejects as one, in order, for whoever counts.
 
-    What is told per micro-batch (degraded, stage times, uses), and what is told of a row (reasons, ids), is left out.
+    What is told per micro-batch (degraded, stage times, uses), and what is told of a row (reasons, ids, fields), is left out.
     """
     if len(outcomes) == 1:
         return outcomes[0]
@@ -53,7 +53,7 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
     first = [0, *accumulate(len(plan.segments) for plan in plans)]
     rejects = [replace(reject, segment=reject.segment + at) for plan, at in zip(plans, first, strict=False) for reject in plan.rejects]
     plan = Plan(
-        tuple(chain.from_iterable(plan.segments for plan in plans)), list(chain.from_iterable(plan.events for plan in plans)),
+        tuple(chain.from_iterable(plan.segments for plan in plans)), [],
         cat([plan.segment + np.int32(at) for plan, at in zip(plans, first, strict=False)]), cat([plan.index for plan in plans]), [], [],
         cat([plan.event_time for plan in plans]), cat([plan.received_at for plan in plans]), cat([plan.flags for plan in plans]), rejects,
     )  # fmt: skip

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numba import types
 from numba.extending import intrinsic
 
-from streamapp.core.copying import copy_bytes
+from streamapp.core.copying import copy_bytes, word_at
 from streamapp.core.texts import Texts
 from streamapp.core.windows_index import compiled
 
@@ -72,25 +72,12 @@ def _crc_by_table(data: Any, begin: int, end: int, table: Any) -> Any:
     return _crc_bytes(data, begin, end, np.uint32(0xFFFFFFFF), table) ^ np.uint32(0xFFFFFFFF)
 
 
-@intrinsic
-def _word_at(typing_context: Any, data: Any, at: Any) -> Any:
-    """Gives the eight bytes of a uint8 array from `at` on as uint64, the first byte lowest (this machine's order, as for `_crc_word`)."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        from llvmlite import ir
-
-        place = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
-        return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(data, types.intp), generate
-
-
 @compiled
 def _crc_by_instruction(data: Any, begin: int, end: int, table: Any) -> Any:
     crc = np.uint64(0xFFFFFFFF)
     words = (end - begin) // 8
     for number in range(words):
-        crc = _crc_word(crc, _word_at(data, begin + 8 * number))
+        crc = _crc_word(crc, word_at(data, begin + 8 * number))
     return _crc_bytes(data, begin + 8 * words, end, np.uint32(crc), table) ^ np.uint32(0xFFFFFFFF)
 
 
@@ -306,6 +293,7 @@ def seal(batch: Bytes, producer_id: int, producer_epoch: int, sequence: int) -> 
 
 def warm_up() -> None:
     """Compiles the kernels (or loads them from the cache), so that no micro-batch waits for it."""
-    one, zero = Texts.of([b"x"]), np.zeros(1, np.int64)
-    ((_, batch, _),) = write_batches(zero, 1, one, np.zeros(1, np.bool_), one, one.data, zero, 1000, 0)
-    seal(merged([batch, batch]), 0, 0, 0)
+    zero, given = np.zeros(1, np.int64), Texts.of([b"x"])
+    written = Texts(given.data.copy(), given.start)  # by a kernel, as values are, and keys that a kernel has read
+    batches = [write_batches(zero, 1, keys, np.zeros(1, np.bool_), written, given.data, zero, 1000, 0)[0][1] for keys in (given, written)]
+    seal(merged(batches), 0, 0, 0)

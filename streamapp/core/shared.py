@@ -24,7 +24,8 @@ from streamapp.core.dedupe import SeenIds
 from streamapp.core.events import Flag, Plan
 from streamapp.core.spec import PipelineSpec, local_entities
 from streamapp.core.state import Remembered
-from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, entries, parse_velocity
+from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, parse_velocity
+from streamapp.core.velocity_entries import entries
 from streamapp.core.windows import EVENT, QUERY, WRITE, Int8, Int32, Int64, WindowStore
 from streamapp.core.windows_clock import Clock
 from streamapp.core.windows_partition import Entries
@@ -127,7 +128,7 @@ class SharedPlan:
         """Takes a plan; gives what its rows ask."""
         asked: dict[str, Entries] = {}
         for store in self.stores:
-            asked[store.name] = Entries(*entries(store, plan.column, plan.hashed))
+            asked[store.name] = Entries(*entries(store, plan, plan.hashed))
         skewed = plan.event_time > plan.received_at + self._skew_max_ms
         return Asks(asked, int(np.where(skewed, plan.received_at, plan.event_time).max(initial=0)))
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from streamapp.core.dedupe import DECISION, NoIds, SeenIds
 from streamapp.core.events import Flag, Plan
 from streamapp.core.spec import PipelineSpec, local_entities
-from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, entries, parse_velocity
+from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, parse_velocity
+from streamapp.core.velocity_entries import entries
 from streamapp.core.windows import WindowStore
 from streamapp.core.windows_clock import Clock
 from streamapp.core.windows_index import hash_bytes
@@ -89,7 +90,7 @@ class StatePlan:
         if self._dedupe:
             names = plan.identities()
             ids = hash_bytes(names.data, names.start)
-        columns = {store.name: entries(store, plan.column, plan.hashed) for store in self.stores}
+        columns = {store.name: entries(store, plan, plan.hashed) for store in self.stores}
         bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
         for place, (low, high) in enumerate(pairwise(bounds)):
             if low == high:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import overload
+from itertools import chain, pairwise
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,22 @@ class Texts(Sequence[bytes]):
         start = np.zeros(len(values) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=start[1:])
         return cls(np.frombuffer(b"".join(values), np.uint8), start)
+
+    @classmethod
+    def end_to_end(cls, parts: Sequence[Sequence[bytes | None]]) -> Texts | None:
+        """Gives the strings of all parts as one; None where one of them is missing."""
+        if len(parts) == 1 and isinstance(parts[0], cls):
+            return parts[0]
+        if parts and all(isinstance(part, cls) for part in parts):
+            known: Any = parts
+            ends = np.cumsum([part.bytes() for part in known])
+            starts = [part.start[1:] + (end - part.start[-1]) for part, end in zip(known, ends.tolist(), strict=True)]
+            data = np.concatenate([part.data[part.start[0] : part.start[-1]] for part in known])
+            return cls(data, np.concatenate([np.zeros(1, np.int64), *starts]))
+        try:
+            return cls.of(list(chain.from_iterable(parts)))  # type: ignore[arg-type]
+        except TypeError:  # None has no length
+            return None
 
     @classmethod
     def nothing(cls, count: int) -> Texts:
@@ -64,3 +80,36 @@ class Texts(Sequence[bytes]):
     def bytes(self) -> int:
         """Gives the bytes of all texts."""
         return int(self.start[-1] - self.start[0])
+
+
+class Strings(Sequence[str]):
+    """A sequence of ASCII strings without control characters over their bytes; they become Python objects when one is looked at."""
+
+    __slots__ = ("_list", "texts")
+
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
+        self._list: list[str] | None = None
+
+    def _listed(self) -> list[str]:
+        if self._list is None:
+            self._list = list(map(bytes.decode, self.texts))
+        return self._list
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        return self._listed()[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, list | Strings) and self._listed() == [*other]
+
+    __hash__ = None  # type: ignore[assignment]

@@ -20,15 +20,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from streamapp.core.errors import ConfigError
-from streamapp.core.windows import ACTIVITY_DECIMALS, CAP_MAX, KINDS, Aggregate, Int64, StorePlan, Window, activity_units, units
-from streamapp.core.windows_index import DEFAULT_KEY, hash_names
+from streamapp.core.windows import ACTIVITY_DECIMALS, CAP_MAX, KINDS, Aggregate, StorePlan, Window
 
 UNITS_MS: Mapping[str, int] = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"([1-9][0-9]{0,8}|0)\s*(ms|s|m|h|d)")
@@ -357,42 +354,3 @@ def _feature(
         f"{name}_{label.replace(':', '_')}", name, store or entity, position, label, entity, window.length_ms, window.delay_ms, default,
         described,
     )  # fmt: skip
-
-
-def entries(
-    store: StoreSpec, read: Callable[[str], Sequence[Any]], known: dict[Hashable, Int64], key: tuple[int, int] = DEFAULT_KEY
-) -> tuple[Int64, Int64, Int64]:
-    """Takes a store, a reader of field columns (n values, None where absent), and what is known of them (Plan.hashed; filled here).
-
-    Gives name int64[n, 2], value int64[n, v], key int64[n, q] for WindowStore.advance. An absent
-    entity takes no part; an absent number is 0, an absent text one value of its own.
-    """
-
-    def hash_of(field: str) -> Int64:
-        column = known.get(field)
-        if column is None:
-            column = known[field] = hash_names(_texts(read(field)), key)
-        return column
-
-    def units_of(column: ValueColumn) -> Int64:
-        found = known.get(column)
-        if found is None:
-            given = read(column.field)
-            if column.weights is not None:
-                found = activity_units(_texts(given), dict(column.weights), column.other)
-            else:
-                found = units(np.array(given, np.float64), column.decimals)  # None becomes NaN
-            known[column] = found
-        return found
-
-    name = hash_of(store.entity)
-    value, keys = np.empty((len(name), len(store.values)), np.int64), np.empty((len(name), len(store.keys)), np.int64)
-    for c, column in enumerate(store.values):
-        value[:, c] = units_of(column)
-    for c, field in enumerate(store.keys):
-        keys[:, c] = hash_of(field)[:, 0]
-    return name, value, keys
-
-
-def _texts(column: Sequence[Any]) -> list[str]:
-    return [text if text is not None else "" for text in column] if None in column else column  # type: ignore[return-value]

@@ -6,11 +6,14 @@ import tomllib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from streamapp.core.errors import ConfigError
-from streamapp.core.velocity import StoreSpec, VelocityPlan, duration_ms, entries, parse_velocity
+from streamapp.core.velocity import StoreSpec, VelocityPlan, duration_ms, parse_velocity
+from streamapp.core.velocity_entries import entries
 from streamapp.core.windows import Aggregate, Window, WindowStore
+from streamapp.core.windows_index import hash_names
 
 FIELDS = {"card_id": "id", "terminal_id": "id", "merchant_id": "id", "amount": "number", "kind": "string", "note": "text"}
 
@@ -77,8 +80,21 @@ def test_tables_over_one_entity_share_a_store() -> None:
     ]
 
 
+class Given:
+    """Fields as lists."""
+
+    def __init__(self, fields: dict[str, list[Any]]) -> None:
+        self.column = fields.__getitem__
+
+    def numbers(self, name: str) -> npt.NDArray[np.float64]:
+        return np.array(self.column(name), np.float64)
+
+    def hashes(self, name: str) -> npt.NDArray[np.int64]:
+        return hash_names([text or "" for text in self.column(name)])
+
+
 def columns(store: StoreSpec, given: dict[str, list[Any]]) -> tuple[Any, ...]:
-    return entries(store, lambda field: given[field], {})
+    return entries(store, Given(given), {})
 
 
 def test_declared_velocity_answers_rows() -> None:

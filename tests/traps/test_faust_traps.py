@@ -240,3 +240,5 @@ def test_seams_of_aiokafka_are_where_they_were() -> None:
         (AIOKafkaConsumer, ("seek", "pause", "resume", "commit")),
     ):
         assert [name for name in names if name not in dir(owner)] == [], f"{owner.__name__} has changed"
+    kept = {"_check_crcs", "_aborted_transactions", "_records_iterator", "next_fetch_offset"}  # what the kernel for fetches looks at
+    assert kept <= set(fetcher.PartitionRecords.__init__.__code__.co_names), "PartitionRecords has changed"

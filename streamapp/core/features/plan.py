@@ -94,7 +94,7 @@ class FeaturePlan:
         given = np.full((len(self._more), n), np.nan)
         row = 0
         for name in self._spec.features.fields:
-            given[row] = [np.nan if value is None else value for value in plan.column(name)]
+            given[row] = plan.numbers(name)
             row += 1
         if self._spec.features.calendar:
             given[row : row + len(calendar.FEATURES)] = calendar.compute(plan.event_time)
