@@ -32,6 +32,7 @@ Examples:
   streamapp train messages --data labelled.jsonl
   streamapp train messages --data january.jsonl february.jsonl.gz --split time
   streamapp train messages --data labelled.jsonl --precision 0.97 --models /srv/models
+  streamapp train messages --data labelled.jsonl --recall 0.9 --caught 0.98
   streamapp train messages_cascade --kind sieve --miss-rate 0.01 --data labelled.jsonl
   streamapp train messages_cascade --kind stack --data labelled.jsonl
   streamapp generate --pipeline payments -n 1000000 -o paid.jsonl --labels told.jsonl
@@ -54,7 +55,9 @@ Examples:
     help="auto: boosted trees where events have no text. sieve: what is counted in a text alone, for a first tier that only "
     "approves. stack: linear and trees together, for the heavy tier of texts.",
 )
-@click.option("--tier", default=None, help="The tier whose model is trained.  [default: the first with a model is a sieve, the last a stack]")
+@click.option(
+    "--tier", default=None, help="The tier whose model is trained.  [default: the first with a model is a sieve, the last a stack]"
+)
 @click.option("--version", help="Name of the new version.  [default: the next number]")
 @click.option(
     "--split",
@@ -64,7 +67,18 @@ Examples:
     help="auto: by time where all events have one.",
 )
 @click.option("--precision", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="What `block` promises.")
-@click.option("--miss-rate", type=click.FloatRange(0.0001, 0.5), default=None, help="What `approve` promises.  [default: the recipe's]")
+@click.option(
+    "--recall", type=click.FloatRange(0.01, 0.9999), default=None, help="What `block` is to catch of all positives, with that precision."
+)
+@click.option(
+    "--miss-rate",
+    type=click.FloatRange(0.0001, 0.5),
+    default=None,
+    help="What `approve` promises: the positives it may let pass.  [default: the recipe's; of trees: what is cheapest]",
+)
+@click.option(
+    "--caught", type=click.FloatRange(0.5, 0.9999), default=None, help="The same the other way round: blocked or held for people."
+)
 @click.option("--share", type=click.FloatRange(0.01, 0.99), default=None, help="Of all events, what a sieve approves; for --miss-rate.")
 @click.option("--seed", type=int, default=17, show_default=True, help="Equal data, seed and options give an equal model.")
 @json_output
@@ -83,6 +97,12 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
     trees = wanted["kind"] == "trees" or (wanted["kind"] == "auto" and not with_text)
     wanted["positive"] = wanted["positive"] or ("spam" if with_text else "fraud")
     files = (*data, *more)
+    if wanted["caught"] is not None:
+        if wanted["miss_rate"] is not None:
+            raise ConfigError("--caught and --miss-rate say the same thing", "leave one of them out")
+        wanted["miss_rate"] = round(1.0 - wanted["caught"], 9)
+    if wanted["recall"] is not None and wanted["kind"] == "sieve":
+        raise ConfigError("a sieve blocks nothing", "leave out --recall")
     if wanted["share"] is not None and wanted["kind"] != "sieve":
         raise ConfigError("only a sieve approves a share of all events", "write --kind sieve, or leave out --share")
     try:
@@ -107,7 +127,7 @@ def _train_linear(
 def _recipe(wanted: dict[str, Any]) -> Recipe:
     from streamapp.control.fit import Recipe
 
-    promises = {"precision": wanted["precision"], "miss_rate": wanted["miss_rate"]}
+    promises = {"precision": wanted["precision"], "recall": wanted["recall"], "miss_rate": wanted["miss_rate"]}
     if wanted["told"]:
         raise ConfigError("a linear model reads no windows that labels move", "leave out --told")
     return Recipe(seed=wanted["seed"], **{name: value for name, value in promises.items() if value is not None})
@@ -145,9 +165,7 @@ def _train_trees(
         raise ConfigError("boosted trees take numbers, and this pipeline declares n-grams", "train it with --kind linear")
     if wanted["split"] == "random":
         raise ConfigError("windows know the past, so a split by chance would leak it", "leave out --split, or write --split time")
-    if wanted["miss_rate"] is not None:
-        raise ConfigError("what trees approve goes by cost: below the cut a miss is cheaper than a look", "leave out --miss-rate")
-    recipe = BoostRecipe(seed=wanted["seed"], precision=wanted["precision"])
+    recipe = BoostRecipe(**{name: wanted[name] for name in ("seed", "precision", "recall", "miss_rate")})
     told = wanted["told"]
     return train_trees(spec, files, models, load_model=load_model, recipe=recipe, progress=progress, told_files=told, **_named(wanted))
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streamapp.control.calibration import choose_calibration
 from streamapp.control.split import Split
-from streamapp.control.thresholds import block_threshold, wilson
+from streamapp.control.thresholds import approve_threshold, block_threshold, wilson
 from streamapp.core.calibrate import probability
 from streamapp.core.card import Calibration, Scaler, Threshold
 from streamapp.core.errors import ConfigError
@@ -41,6 +41,8 @@ class BoostRecipe:
     missing_share: float = 0.15  #    of rows are seen as if the store of shared windows did not answer
     precision: float = 0.95  #        the promise of block
     precision_low: float = 0.92  #    below which its 95 % interval must not reach
+    recall: float | None = None  #    what block is to catch of all positives beside that; None: as many as it can
+    miss_rate: float | None = None  # the promise of approve; None: it goes by cost
     positives_min: int = 20  #        fewer say nothing about a promise
     cost_miss: float = 150.0  #       dollars of an approved fraud
     cost_review: float = 3.0  #       dollars of a look by people
@@ -73,7 +75,7 @@ def boost(values: Float32, names: Sequence[str], positive: Labels, split: Split,
     """Takes rows [n, k] in order of time; gives trees fitted on the training part.
 
     The first half of the validation part calibrates, the second half chooses the calibration and the cuts: each step on rows that come
-    after those of the step before. Approve goes by cost: below the cut, what is missed costs less than a look.
+    after those of the step before. Without a miss rate approve goes by cost: below the cut, what is missed costs less than a look.
     """
     booster = _fitted(values[split.train], positive[split.train], recipe)
     trees = trees_of(booster, len(names))
@@ -85,8 +87,13 @@ def boost(values: Float32, names: Sequence[str], positive: Labels, split: Split,
     margins = trees.margins(Inputs(values[judge], None))[:, 0]
     calibration, losses = choose_calibration(trees.margins(Inputs(values[early], None))[:, 0], positive[early], margins, positive[judge])
     believed = probability(margins[:, None], "binary", calibration)[:, 0]
-    block = block_threshold(believed, positive[judge], recipe.precision, recipe.positives_min, recipe.precision_low)
-    approve = approve_by_cost(believed, positive[judge], recipe, 1.0 if block.value is None else block.value)
+    truth, least = positive[judge], recipe.positives_min
+    block = block_threshold(believed, truth, recipe.precision, least, recipe.precision_low, recipe.recall)
+    ceiling = 1.0 if block.value is None else block.value
+    if recipe.miss_rate is None:
+        approve = approve_by_cost(believed, truth, recipe, ceiling)
+    else:
+        approve = approve_threshold(believed, truth, recipe.miss_rate, least, ceiling)
     gained = booster.feature_importance("gain")
     share = gained / max(1e-300, gained.sum())
     gain = {names[i]: round(float(share[i]), 4) for i in np.argsort(-share) if share[i] >= 0.00005}

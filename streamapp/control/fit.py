@@ -39,6 +39,7 @@ class Recipe:
     gap_ms: int = 0
     precision: float = 0.95  #        the promise of block
     precision_slack: float = 0.01  #  how far its 95 % interval may reach below it
+    recall: float | None = None  #    what block is to catch of all positives beside that; None: as many as it can
     miss_rate: float = 0.025  #        the promise of approve
     positives_min: int = 20  #        fewer say nothing about a promise
     penalties: tuple[float, ...] = (0.25, 1.0, 4.0)  # scikit-learn's C, chosen on validation
@@ -202,7 +203,8 @@ def _fit_one(
     judged = unseen(split, folded, margins)
     truth = unseen(split, train.positive, validation.positive)
     believed = probability(judged[:, None], "binary", calibration)[:, 0]
-    block = block_threshold(believed, truth, recipe.precision, recipe.positives_min, recipe.precision - recipe.precision_slack)
+    least = recipe.precision - recipe.precision_slack
+    block = block_threshold(believed, truth, recipe.precision, recipe.positives_min, least, recipe.recall)
     approve = approve_threshold(believed, truth, recipe.miss_rate, recipe.positives_min, 1.0 if block.value is None else block.value)
     notes = {f"validation_log_loss_{method}": loss for method, loss in losses.items()}
     return Fitted(linear, scaler, calibration, block, approve, penalty, copies is not None, folded, notes)

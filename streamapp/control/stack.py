@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import lightgbm
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
@@ -123,15 +124,18 @@ def cascade_cuts(
 ) -> tuple[Threshold, Threshold]:
     """Takes what both tiers believe of n unseen rows and the fast tier's cuts; gives the heavy tier's block and approve cuts.
 
-    Block keeps the precision promise on the rows that reach the heavy tier; approve keeps the miss rate of the cascade: what the fast
-    tier lets pass counts against it.
+    Block keeps the precision promise on the rows that reach the heavy tier, and the recall, if one is promised, for the cascade: what
+    the fast tier blocks counts. Approve keeps the miss rate of the cascade: what the fast tier lets pass counts against it.
     """
     between = (fast >= fast_cuts[0]) & (fast < fast_cuts[1])
     total, passed = int(positive.sum()), int((positive & (fast < fast_cuts[0])).sum())
     inside = max(1, int(positive[between].sum()))
     allowed = max(0.0, recipe.miss_rate * total - passed) / inside
-    least = recipe.precision - recipe.precision_slack
-    block = block_threshold(heavy[between], positive[between], recipe.precision, positives_min, least)
+    least, blocked = recipe.precision - recipe.precision_slack, int((positive & (fast >= fast_cuts[1])).sum())
+    wanted = None if recipe.recall is None else max(0.0, recipe.recall * total - blocked) / inside
+    block = block_threshold(heavy[between], positive[between], recipe.precision, positives_min, least, wanted)
+    if recipe.recall is not None:
+        block = msgspec.structs.replace(block, promise=f"recall of the cascade >= {recipe.recall:g} with precision >= {recipe.precision:g}")
     ceiling = 1.0 if block.value is None else block.value
     approve = approve_threshold(heavy[between], positive[between], allowed, positives_min, ceiling)
     promise = f"miss rate of the cascade <= {recipe.miss_rate:g}"

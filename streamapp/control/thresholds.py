@@ -13,6 +13,8 @@ Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
 Z95 = 1.959963984540054
 """Two-sided 95 % of the normal distribution."""
+ROUNDING = 1e-9
+"""Of a number of positives: 0.07 x 100 is a little more than 7."""
 
 
 def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
@@ -25,21 +27,29 @@ def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def block_threshold(probability: Float64, positive: Labels, precision: float, positives_min: int, low_min: float = 0.0) -> Threshold:
+def block_threshold(
+    probability: Float64, positive: Labels, precision: float, positives_min: int, low_min: float = 0.0, recall: float | None = None
+) -> Threshold:
     """Gives the lowest cut, hence the most recall, at which what lies at or above it is positive with `precision`.
 
-    The interval of that precision must not reach below `low_min`: of many cuts the one that just keeps the promise did so by luck.
-    `value` is None, not reachable, where no cut keeps it or fewer than `positives_min` true positives stand for it. O(n log n).
+    With `recall`, the highest cut, hence the fewest false alarms, at or above which that share of all positives lies too; `observed` and
+    its interval are then those of the recall. The interval of the precision must not reach below `low_min`: of many cuts the one that
+    just keeps the promise did so by luck.
+    `value` is None, not reachable, where no cut keeps all of it or fewer than `positives_min` true positives stand for it. O(n log n).
     """
-    promise = f"precision >= {precision:g}"
+    promise, total = f"precision >= {precision:g}", int(positive.sum())
     cuts, above, hits = _at_or_above(probability, positive)
     certain = np.array([wilson(*pair)[0] >= low_min for pair in zip(hits.tolist(), above.tolist(), strict=True)], np.bool_)
-    kept = np.flatnonzero((hits >= precision * above) & (hits >= positives_min) & certain)
+    precise = (hits >= precision * above) & (hits >= positives_min) & certain
+    if recall is not None:
+        promise = f"recall >= {recall:g} with {promise}"
+        precise &= hits >= recall * total - ROUNDING
+    kept = np.flatnonzero(precise)
     if not kept.size:
-        return Threshold(None, promise, None, None, None, int(positive.sum()))
-    best = int(kept[0])
-    low, high = wilson(int(hits[best]), int(above[best]))
-    return Threshold(float(cuts[best]), promise, float(hits[best] / above[best]), low, high, int(positive.sum()))
+        return Threshold(None, promise, None, None, None, total)
+    best, out_of = (int(kept[0]), above) if recall is None else (int(kept[-1]), np.full_like(above, total))
+    low, high = wilson(int(hits[best]), int(out_of[best]))
+    return Threshold(float(cuts[best]), promise, float(hits[best] / out_of[best]), low, high, total)
 
 
 def approve_threshold(probability: Float64, positive: Labels, miss_rate: float, positives_min: int, ceiling: float = 1.0) -> Threshold:
@@ -51,7 +61,7 @@ def approve_threshold(probability: Float64, positive: Labels, miss_rate: float, 
     total = int(positive.sum())
     cuts, _, hits = _at_or_above(probability, positive)
     missed = total - hits
-    kept = np.flatnonzero((missed <= miss_rate * total) & (cuts <= ceiling))
+    kept = np.flatnonzero((missed <= miss_rate * total + ROUNDING) & (cuts <= ceiling))
     if total < positives_min or not kept.size:
         return Threshold(None, promise, None, None, None, total)
     best = int(kept[-1])

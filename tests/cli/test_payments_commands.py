@@ -31,11 +31,12 @@ def test_generate_refuses_what_says_nothing_about_payments(option: list[str]) ->
     ("arguments", "says"),
     [
         (["payments", "--split", "random"], "would leak"),
-        (["payments", "--miss-rate", "0.1"], "goes by cost"),
+        (["payments", "--miss-rate", "0.1", "--caught", "0.9"], "say the same thing"),
+        (["messages", "--kind", "sieve", "--recall", "0.9"], "blocks nothing"),
         (["messages", "--kind", "trees"], "declares n-grams"),
     ],
 )
-def test_train_refuses_what_trees_cannot_do(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_train_refuses_what_cannot_be_meant(arguments: list[str], says: str, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_bytes(b"{}\n")
     refused = CliRunner().invoke(train, [*arguments, "--data", str(data), "--models", str(tmp_path)]).exception

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lightgbm
 import numpy as np
 import onnxruntime
@@ -82,6 +84,20 @@ def test_equal_data_gives_equal_trees_and_cuts_that_keep_the_promise() -> None:
     assert positive[split.test][believed >= one.block.value].mean() > 0.9
     assert set(one.gain) <= {"a", "b", "d", "c"}, "a constant gains nothing"
     assert sum(one.gain.values()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_recall_and_a_miss_rate_are_promised_instead_of_precision_alone_and_costs() -> None:
+    values, positive = table()
+    split = time_split(np.arange(len(values)), (0.6, 0.2))
+    names = ("a", "b", "c", "d", "e")
+    plain = boost(values, names, positive, split, RECIPE)
+    aimed = boost(values, names, positive, split, replace(RECIPE, recall=0.5, miss_rate=0.01))
+    assert plain.block.value is not None and aimed.block.value is not None and aimed.block.value >= plain.block.value
+    assert aimed.block.promise == "recall >= 0.5 with precision >= 0.95" and (aimed.block.observed or 0.0) >= 0.5
+    assert aimed.approve.promise == "miss rate <= 0.01" and aimed.approve.observed is not None and aimed.approve.observed <= 0.01
+    caught = aimed.probability(values[split.test][positive[split.test]])
+    assert (caught >= aimed.block.value).mean() > 0.4 and (caught >= (aimed.approve.value or 0.0)).mean() > 0.95
+    assert boost(values, names, positive, split, replace(RECIPE, recall=0.9999, precision=0.9999)).block.value is None
 
 
 def test_what_is_approved_by_cost_tells_what_it_misses() -> None:

@@ -60,6 +60,39 @@ def test_block_equals_trying_every_cut(rows: list[tuple[int, bool]], precision: 
 
 
 @settings(max_examples=150, deadline=None)
+@given(scored, st.sampled_from([0.3, 0.7, 1.0]), st.sampled_from([0.0, 0.5, 0.9]), st.integers(1, 3))
+def test_a_recall_is_kept_by_the_highest_cut_that_is_precise_as_well(
+    rows: list[tuple[int, bool]], recall: float, precision: float, positives_min: int
+) -> None:
+    probability, positive = columns(rows)
+    fewest = None
+    for cut in sorted(set(probability), reverse=True):
+        above = positive[probability >= cut]
+        if above.sum() >= max(positives_min, recall * positive.sum() - 1e-9) and above.sum() >= precision * len(above):
+            fewest = len(above)
+            break
+    found = block_threshold(probability, positive, precision, positives_min, recall=recall)
+    assert found.promise.startswith(f"recall >= {recall:g}")
+    if found.value is None:
+        assert fewest is None
+        return
+    blocked = probability >= found.value
+    assert blocked.sum() == fewest
+    assert found.observed == pytest.approx(positive[blocked].sum() / positive.sum()) and found.observed >= recall - 1e-9
+    assert found.low is not None and found.high is not None and found.low <= found.observed + 1e-9 and found.observed <= found.high + 1e-9
+    lowest = block_threshold(probability, positive, precision, positives_min)
+    assert lowest.value is not None and lowest.value <= found.value, "the most recall under that precision is below it"
+
+
+def test_a_recall_out_of_reach_of_the_precision_sends_the_band_to_people() -> None:
+    probability = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    positive = np.array([True, True, False, False, True])
+    assert block_threshold(probability, positive, 0.95, 1, recall=0.6).value == pytest.approx(0.75)
+    assert block_threshold(probability, positive, 0.95, 1, recall=0.7).value is None, "the third is behind two false alarms"
+    assert block_threshold(probability, positive, 0.6, 1, recall=0.7).value == pytest.approx(0.5)
+
+
+@settings(max_examples=150, deadline=None)
 @given(scored, st.sampled_from([0.0, 0.05, 0.3]), st.sampled_from([0.33, 1.0]))
 def test_approve_misses_no_more_than_it_declares_and_stays_below_its_ceiling(
     rows: list[tuple[int, bool]], miss_rate: float, ceiling: float

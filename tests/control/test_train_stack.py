@@ -83,6 +83,10 @@ def test_cuts_keep_the_promise_for_the_cascade_not_for_the_heavy_tier_alone() ->
     assert approve.value is not None and int((positive & (fast == 0.5) & (heavy < approve.value)).sum()) == 3
     assert block.value is not None and positive[(fast == 0.5) & (heavy >= block.value)].mean() >= 0.95
     assert cascade_cuts(fast, heavy, positive, (0.05, 0.95), recipe, 21)[0].value is None
+    # 90 % of 81 are 73 to be blocked; the fast tier blocks 60 of them, so 13 of the heavy tier's twenty are wanted.
+    aimed = cascade_cuts(fast, heavy, positive, (0.05, 0.95), replace(recipe, precision=0.5, recall=0.9), 1)[0]
+    assert aimed.value is not None and int(positive[(fast == 0.5) & (heavy >= aimed.value)].sum()) == 13
+    assert aimed.promise == "recall of the cascade >= 0.9 with precision >= 0.5"
 
 
 def test_a_tier_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
