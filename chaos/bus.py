@@ -106,6 +106,8 @@ class Watch:
         self.inputs: dict[tuple[int, int], Record] = {}
         self.answers: dict[tuple[int, int], list[Output]] = defaultdict(list)
         self.plain: list[Output] = []
+        self.read_again = 0  #  records that the broker gave twice: a client that is told to begin anew reads what it has read
+        self._read: set[tuple[str, int, int, int]] = set()
         self.last_answer_s = time.monotonic()
         self._events, self._roles, self._by_place = events, {name: role for role, name in outputs.items()}, by_place
         self._open: dict[tuple[int, int], int] = {}  # what is still missing of an input's answer: 1 verdict, 2 decision
@@ -168,7 +170,12 @@ class Watch:
 
     def _keep(self, message: Any) -> None:
         topic, partition, key, value = message.topic(), message.partition(), message.key(), message.value()
+        one = topic, partition, message.offset(), message.timestamp()[1]  # with its time: a topic made anew counts from 0 again
         with self._lock:
+            if one in self._read:
+                self.read_again += 1
+                return
+            self._read.add(one)
             if topic == self._events:
                 place = partition, message.offset()
                 self.inputs[place] = key, value

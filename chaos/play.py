@@ -83,6 +83,8 @@ def play(name: str, rounds: int, seed: int, ground: Ground, told: Callable[[], N
                 break
         _judge(played, arena, kind, repeats=repeats)
         played.notes = dict(arena.notes)
+        if arena.watch.read_again:
+            played.notes["records read again by the watch"] = arena.watch.read_again
     if played.failures:
         played.kept = str(folder)
     else:

@@ -99,7 +99,9 @@ def _judge_place(tally: Tally, place: Place, one: Asked, given: Sequence[Output]
     repeated = sum(max(0, there - 1) for there in found)
     if repeated:
         tally.duplicated += repeated
-        tally.note(f"{place}: verdicts, decisions, letters {found} instead of {wanted}")
+        first = min(output.at_ms for output in given)
+        times = ", ".join(f"{output.role} {output.at_ms - first:+} ms" for output in given)
+        tally.note(f"{place}: verdicts, decisions, letters {found} instead of {wanted} ({times})")
     if one.expected.dead:
         if any((letter.key, letter.value) != (one.key, one.value) for letter in letters):
             tally.wrong += 1
