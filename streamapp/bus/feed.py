@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from streamapp.bus.columns import Message, fill
 from streamapp.bus.topics import BATCH_BYTES_MAX
+from streamapp.bus.unreachable import unreachable
 from streamapp.core.errors import BusError
 from streamapp.core.murmur2 import partition_of
 
@@ -83,9 +84,7 @@ async def feeder(
         partitions = 1 if in_one_order else len(await producer.partitions_for(topic))
     except (KafkaError, OSError) as failed:
         await producer.stop()
-        raise BusError(
-            f"the broker at {bootstrap} did not answer for topic {topic}: {failed}", "check --bootstrap, then `streamapp doctor`"
-        ) from failed
+        raise await unreachable(bootstrap, client, failed) from failed
     try:
         yield Feeder(producer, topic, partitions)
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from streamapp.bus.unreachable import unreachable
 from streamapp.core.errors import BusError
 
 
@@ -95,7 +96,7 @@ async def follower(
             await _seek(consumer, since_ms)
     except (KafkaError, OSError) as failed:
         await consumer.stop()
-        raise BusError(f"the broker at {bootstrap} did not answer: {failed}", "check --bootstrap, then `streamapp doctor`") from failed
+        raise await unreachable(bootstrap, client, failed) from failed
     try:
         yield Follower(consumer)
     finally:

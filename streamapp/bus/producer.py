@@ -20,7 +20,7 @@ from streamapp.bus import direct
 from streamapp.bus.direct import Gathering, Parcel, Posted, Sent, together
 from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX
-from streamapp.core.errors import BusError
+from streamapp.bus.unreachable import unreachable
 
 __all__ = ["Parcel", "Producer", "connected", "producing", "together"]
 
@@ -249,5 +249,5 @@ async def connected(bootstrap: str, kafka: Mapping[str, str], **more: Any) -> Pr
         await producer.stop()
         if not isinstance(refused, KafkaError):
             raise
-        raise BusError(f"no broker answers at {bootstrap}: {refused!r}", "start one, or set --bootstrap HOST:PORT") from refused
+        raise await unreachable(bootstrap, client_arguments(kafka), refused) from refused
     return producer

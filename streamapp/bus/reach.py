@@ -14,6 +14,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, IncompatibleBrokerVer
 from aiokafka.structs import TopicPartition
 
 from streamapp.bus.topics import Topics
+from streamapp.bus.unreachable import unreachable
 from streamapp.core.errors import BusError
 
 
@@ -37,8 +38,7 @@ async def reach(bootstrap: str, group: str, topics: Topics, client: Mapping[str,
         brokers = len(connection.cluster.brokers())
         present = set(connection.cluster.topics(exclude_internal_topics=False)) & set(topics.names())
     except (KafkaError, OSError, TimeoutError) as failed:
-        fix = "check --bootstrap, that the broker runs, and security.protocol and sasl.* if it asks for a login"
-        raise BusError(f"no broker answers at {bootstrap}: {failed or type(failed).__name__}", fix) from failed
+        raise await unreachable(bootstrap, client, failed) from failed
     finally:
         await connection.close()
     administrable = await _administrable(bootstrap, client)

@@ -17,6 +17,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.structs import TopicPartition
 
 from streamapp.bus.topics import Topics
+from streamapp.bus.unreachable import unreachable
 from streamapp.core import journal as codec
 from streamapp.core.errors import BusError, ConfigError, StreamappError
 from streamapp.core.journal import Head
@@ -141,7 +142,7 @@ async def log_reader(bootstrap: str, client: Mapping[str, Any]) -> AsyncIterator
         await consumer.start()
     except (KafkaError, OSError) as failed:
         await consumer.stop()
-        raise BusError(f"the broker at {bootstrap} did not answer: {failed}", "check --bootstrap, then `streamapp doctor`") from failed
+        raise await unreachable(bootstrap, client, failed) from failed
     try:
         yield LogReader(consumer)
     finally:

@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, TopicAlreadyExistsError, for_code
 
+from streamapp.bus.unreachable import unreachable
 from streamapp.core.errors import BusError, ConfigError
 
 HOUR_MS = 3_600_000
@@ -223,6 +224,6 @@ async def _administration(bootstrap: str, client: Mapping[str, Any] | None) -> A
         fix = "The embedded broker makes topics by itself, always with four partitions and no settings; any other needs Apache Kafka"
         raise BusError(f"the broker at {bootstrap} has no topic administration", fix) from refused
     except (KafkaError, OSError, TimeoutError) as failed:
-        raise BusError(f"the broker at {bootstrap} did not answer: {failed}", "Check --bootstrap and that the broker runs") from failed
+        raise await unreachable(bootstrap, client, failed) from failed
     finally:
         await admin.close()
