@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from streamapp.core.events import Segment
 
 _PEEK = msgspec.json.Decoder()
 
@@ -35,3 +38,13 @@ def key_of(value: bytes | None, name: str) -> bytes | None:
     if isinstance(found, str):
         return found.encode("utf-8", "surrogatepass")
     return str(found).encode() if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def records(values: Sequence[bytes | None], keys: Sequence[bytes | None], first: int, now_ms: int) -> Segment:
+    """Gives lines as the records of one partition from offset `first` that all came now."""
+    import numpy as np
+
+    from streamapp.core.events import Segment
+
+    count = len(values)
+    return Segment("-", 0, 0, np.arange(first, first + count), np.full(count, now_ms, np.int64), keys, values, [()] * count)

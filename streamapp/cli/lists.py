@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from streamapp.cli.list_files import Pairs, lines_of, records_of
 from streamapp.cli.options import json_output, settings
 from streamapp.cli.profiles import Duration
 from streamapp.config import Settings
@@ -25,10 +25,6 @@ WHERE = ("pipeline", "bootstrap", "namespace")
 CHUNK = 2_000
 #: Mistakes told one by one.
 TOLD_MAX = 10
-COLUMNS = ("entry", "match", "expires_in", "owner", "reason")
-
-Pairs = list[tuple[bytes, bytes | None]]
-
 _match = click.option(
     "--match",
     type=click.Choice(["exact", "normalised", "similar"]),
@@ -70,7 +66,7 @@ def add(
     """Put entries on LIST; one that is there already is replaced. Of whole texts only hashes leave this machine."""
     spec, listed = _listed(settings, name)
     rows = [{"entry": entry, "match": match, "expires_in": expires_in, "owner": owner, "reason": reason} for entry in entries]
-    pairs, wrong = _records(name, spec, listed, rows)
+    pairs, wrong = records_of(name, spec, listed, rows)
     if wrong:
         raise ConfigError(wrong[0])
     _tell(name, asyncio.run(_send(settings, spec, pairs)), "put on", as_json=as_json)
@@ -175,12 +171,12 @@ def import_(
 
     spec, listed = _listed(settings, name)
     given = {"match": match, "expires_in": expires_in, "owner": owner, "reason": reason}
-    rows = list(_lines(source, given))
+    rows = list(lines_of(source, given))
     pairs: Pairs = []
     wrong: list[str] = []
     with Progress("reading", len(rows), "entries") as progress:
         for first in range(0, len(rows), CHUNK):
-            right, mistakes = _records(name, spec, listed, rows[first : first + CHUNK], first)
+            right, mistakes = records_of(name, spec, listed, rows[first : first + CHUNK], first)
             pairs += right
             wrong += mistakes
             progress.advance(len(rows[first : first + CHUNK]))
@@ -202,51 +198,6 @@ def _listed(settings: Settings, name: str) -> tuple[PipelineSpec, ListSpec]:
             f"pipeline {spec.pipeline.name} has no list {name}{nearest(name, spec.lists)}", f"declare [lists.{name}] in its file"
         )
     return spec, spec.lists[name]
-
-
-def _lines(source: Path, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            if source.suffix != ".csv":
-                yield from ({**given, "entry": line.rstrip("\r\n"), "line": number} for number, line in enumerate(file, 1) if line.strip())
-                return
-            rows = csv.DictReader(file)
-            if "entry" not in (rows.fieldnames or ()) or set(rows.fieldnames or ()) - set(COLUMNS):
-                raise ConfigError(
-                    f"{source} has the columns {', '.join(rows.fieldnames or ())}", f"there are {', '.join(COLUMNS)}; entry is needed"
-                )
-            for row in rows:
-                yield {
-                    **given,
-                    **{column: value for column, value in row.items() if value},
-                    "entry": row["entry"] or "",
-                    "line": rows.line_num,
-                }
-    except (UnicodeDecodeError, csv.Error) as wrong:
-        raise ConfigError(f"{source} cannot be read: {wrong}", "save it as UTF-8") from wrong
-
-
-def _records(name: str, spec: PipelineSpec, listed: ListSpec, rows: Iterable[Mapping[str, Any]], first: int = 0) -> tuple[Pairs, list[str]]:
-    """Gives the records of the rows that can be entries, and what is wrong with the others."""
-    from streamapp.core.lists_entry import encode, entry_of
-    from streamapp.core.velocity import duration_ms
-
-    pairs: Pairs = []
-    wrong: list[str] = []
-    now_ms = time.time_ns() // 1_000_000
-    for row in rows:
-        ends = row["expires_in"]
-        try:
-            after_ms = 0 if ends is None else duration_ms(ends) if isinstance(ends, str) else int(ends * 1000)
-            key, entry = entry_of(
-                name, listed, row["entry"], row["match"], owner=row["owner"] or spec.pipeline.owner, reason=row["reason"],
-                added_at=now_ms, expires_at=now_ms + after_ms if after_ms else 0,
-            )  # fmt: skip
-        except ConfigError as mistake:
-            wrong.append(f"line {row['line']}: {mistake}" if "line" in row else str(mistake))
-        else:
-            pairs.append((key, encode(entry)))
-    return pairs, wrong
 
 
 async def _send(settings: Settings, spec: PipelineSpec, pairs: Pairs) -> dict[str, Any]:

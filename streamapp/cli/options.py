@@ -61,3 +61,21 @@ def _option(name: str) -> Callable[[Any], Any]:
 
 
 json_output = click.option("--json", "as_json", is_flag=True, help="Machine output: JSON on stdout.")
+
+
+def beside_events(command: Command) -> Command:
+    """Adds --labels and --list to a command; it gets `labels`, paths, and `lists`, "NAME=FILE"."""
+    with_lists = click.option(
+        "--list",
+        "lists",
+        multiple=True,
+        metavar="NAME=FILE",
+        help="What is on a list: a file as `streamapp lists import` reads; repeatable.",
+    )(command)
+    return click.option(
+        "--labels",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        help="Labels as on the labels topic, known from labelled_at on; repeatable.",
+    )(with_lists)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from streamapp.cli.options import json_output, settings
+from streamapp.cli.options import beside_events, json_output, settings
 from streamapp.config import Settings
 from streamapp.core.errors import ConfigError
 
@@ -22,20 +23,26 @@ if TYPE_CHECKING:
 Examples:
   streamapp trace --pipeline messages event.json
   streamapp generate -n 1 | streamapp trace -
+  streamapp trace --pipeline payments --labels told.jsonl --list blocked_addresses=addresses.txt event.json
   streamapp trace --json event.json""",
 )
 @click.argument("source", type=click.File("rb"), metavar="EVENT.json|-")
-@settings("pipeline", "models", "language")
+@settings("pipeline", "models", "language", "namespace", "profiles_redis")
 @click.option("--top", type=click.IntRange(min=1, max=100), default=8, show_default=True, help="Tokens named on either side.")
+@beside_events
 @json_output
-def command(source: IO[bytes], settings: Settings, top: int, as_json: bool) -> None:
+def command(source: IO[bytes], settings: Settings, top: int, as_json: bool, labels: tuple[Path, ...], lists: tuple[str, ...]) -> None:
     """Show how one event is decided: fields, text, features, rules, tokens by name, margin, probability, thresholds, verdict.
 
-    This is the only command that shows text: verdicts, logs and metrics never do.
+    It is decided as the first of its stream, knowing nothing but what --profiles-redis, --labels and --list say. This is the only command
+    that shows text: verdicts, logs and metrics never do.
     """
     import orjson
 
+    from streamapp.cli.known import Known
     from streamapp.cli.lines import key_of
+    from streamapp.cli.score import reading
+    from streamapp.cli.score_stores import StoresOfScore
     from streamapp.cli.serve import load
     from streamapp.config import load_pipeline
     from streamapp.control.trace import trace
@@ -45,7 +52,12 @@ def command(source: IO[bytes], settings: Settings, top: int, as_json: bool) -> N
         raise ConfigError("there is no event to trace: the input is empty", "give a file with one JSON object")
     spec = load_pipeline(settings.pipeline)
     serving = load(settings, spec)
-    found = trace(value.strip(), key_of(value, spec.pipeline.key), serving, time.time_ns() // 1_000_000, time.perf_counter, top)
+    known, now_ms, key = Known(serving, labels, lists), time.time_ns() // 1_000_000, key_of(value, spec.pipeline.key)
+    with StoresOfScore(settings, serving, risk_cache=False) as stores:
+        shared = serving.shared.new()
+        found = trace(
+            value.strip(), key, serving, now_ms, time.perf_counter, top, lambda plan: reading(plan, serving, shared, stores, known)
+        )
     if as_json:
         click.echo(orjson.dumps(found).decode())
         return

@@ -13,7 +13,7 @@ import numpy as np
 from streamapp import pipeline
 from streamapp.core.deadletter import describe
 from streamapp.core.errors import InvariantBroken
-from streamapp.core.events import FLAG_NAMES, Segment
+from streamapp.core.events import FLAG_NAMES, Plan, Segment
 from streamapp.core.features import FeatureSet
 from streamapp.core.fold import fold
 from streamapp.core.ngrams import tokens
@@ -25,21 +25,27 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def trace(
-    value: bytes | None, key: bytes | None, serving: pipeline.Serving, now_ms: int, clock: Callable[[], float], top: int = 8
+    value: bytes | None,
+    key: bytes | None,
+    serving: pipeline.Serving,
+    now_ms: int,
+    clock: Callable[[], float],
+    top: int = 8,
+    reading: Callable[[Plan], pipeline.Read] = lambda plan: pipeline.Read(),
 ) -> dict[str, Any]:
     """Takes one record; gives its stages by name, JSON-ready: event, text, features, rules, models, verdict; or event and dead_letter.
 
-    The verdict is the one the line gives: the same `plan` and `decide` made it. `top` tokens are named on either side.
+    The verdict is the one the line gives: the same `plan` and `decide` made it. `top` tokens are named on either side; `reading`
+    brings what is known beside the event.
     """
     one = np.zeros(1, np.int64)
     segment = Segment("-", 0, 0, one, one + now_ms, [key], [value], [()])
     plan = pipeline.plan([segment], serving)
     if plan.rejects:
         return {"event": {"bytes": len(value or b"")}, "dead_letter": describe(plan.rejects[0], segment)}
-    outcome = pipeline.decide(plan, pipeline.Read(), [serving.state.new()], serving, now_ms, clock)
-    windows = serving.state.advance(plan, [serving.state.new()]).values
-    features, ngrams = serving.features.measure(plan, None, windows)
-    inputs = pipeline.vectorise(features, ngrams, serving)
+    outcome = pipeline.decide(plan, reading(plan), [serving.state.new()], serving, now_ms, clock)
+    features = outcome.features
+    inputs = pipeline.vectorise(features, serving.features.read_texts(plan).ngrams, serving)
     flags = [name for bit, name in FLAG_NAMES.items() if int(plan.flags[0]) & bit]
     return {
         "event": {
@@ -116,7 +122,7 @@ def _model(place: int, inputs: Inputs, text: str | None, serving: pipeline.Servi
     tier = serving.tiers[place]
     if tier.model is None:
         raise InvariantBroken(f"tier {tier.name} is an expression and has no model to trace")
-    card, calibration = tier.model.card, tier.model.calibration
+    card, calibration, inputs = tier.model.card, tier.model.calibration, tier.inputs(inputs, np.zeros(1, np.intp))
     margin = float(tier.model.logits(inputs)[0, 0])
     found: dict[str, Any] = {
         "tier": tier.name,
