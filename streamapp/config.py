@@ -142,7 +142,7 @@ class Settings:
     state_snapshot_rows: int = _setting(2_000_000, _whole(1, 1 << 31), "events after which a partition's state is saved whole", "records")
     state_snapshot_s: float = _setting(300.0, _number(0.1, 86_400), "seconds after which it is, where there were events", "s")
     decide_ms_max: int = _setting(20, _whole(1, 1000), "what deciding may hold the event loop; micro-batches are cut to it", "ms")
-    revoke_wait_ms: int = _setting(500, _whole(0, 60_000), "what a rebalance waits for micro-batches in flight", "ms")
+    revoke_wait_ms: int = _setting(5000, _whole(0, 60_000), "what a rebalance waits for micro-batches in flight, within the session", "ms")
     drain_timeout_s: float = _setting(10.0, _number(0, 600), "what SIGTERM waits for micro-batches in flight", "s")
     redis: str = _setting(
         Secret(""), _redis, "URL of the Redis that workers share windows of ip, device or terminal through; empty: every worker for itself",

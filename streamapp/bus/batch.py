@@ -25,7 +25,7 @@ class BatchLimits:
     partition_fetch_bytes: int = 1 << 20  #      of one partition in one fetch
     in_flight_batches_max: int = 32  #           delivered and not acked
     in_flight_records_max: int = 8192  #         delivered and not acked; polling pauses above
-    revoke_wait_ms: int = 500  #                 what a rebalance waits for batches in flight before it drops them
+    revoke_wait_ms: int = 5000  #                what a rebalance waits for batches in flight before it drops them
     drain_timeout_s: float = 10.0  #             what SIGTERM waits for batches in flight
 
 

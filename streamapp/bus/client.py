@@ -91,9 +91,13 @@ class LoopClient(AIOKafkaConsumerThread):
         """The group generation as the coordinator client knows it; -1 before the start and after it was told that it is no member."""
         return int(self.kafka._coordinator.generation) if self._consumer is not None else -1
 
+    def session_left_s(self, now: float) -> float:
+        """Gives for how long after `now` (monotonic s) the last accepted heartbeat will be younger than the session timeout."""
+        return float(self.last_contact + self.app.conf.broker_session_timeout - now)
+
     def in_session(self, now: float) -> bool:
         """Gives whether the last accepted heartbeat is younger than the session timeout, at `now` (monotonic s)."""
-        return bool(now - self.last_contact < self.app.conf.broker_session_timeout)
+        return self.session_left_s(now) > 0
 
     def state(self, tp: Iterable[Any]) -> Any:
         """Gives aiokafka's state of an assigned partition (position, highwater, paused), or None."""

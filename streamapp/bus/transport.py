@@ -224,11 +224,14 @@ class Consumer(faust_aiokafka.Consumer):
         self._wake()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Commits what is acknowledged and drops the rest, after waiting `revoke_wait_ms` for batches in flight."""
+        """Commits what is acknowledged and drops the rest, after waiting for batches in flight: `revoke_wait_ms`, and within the session.
+
+        An output that the broker takes late would be written again by the next owner, who has read the topic by then.
+        """
         self._flow = False
         claims = self.acks.claims()
         if claims and self.in_session():
-            await self._wait_settled(self.limits.revoke_wait_ms / 1000)
+            await self._wait_settled(min(self.limits.revoke_wait_ms / 1000, self.client.session_left_s(time.monotonic())))
             await self.commit_acked()
         gone = frozenset(self.partitions())
         if self._loading is not None:

@@ -19,7 +19,7 @@ Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 #: "card": what the model's card promises; "cost": what `[costs]` makes cheapest, row by row; "never": this tier does not decide so.
 Cut = Literal["card", "cost", "never"] | Probability
 TIME_MS_MAX = 400
-"""A rebalance waits 500 ms for micro-batches in flight (`revoke_wait_ms`): a tier must have answered, or been passed over, before."""
+"""A rebalance waits for micro-batches in flight (`revoke_wait_ms`), and the group with it: a tier has answered soon, or is passed over."""
 
 
 class ThresholdsSection(msgspec.Struct, frozen=True, kw_only=True):
