@@ -133,15 +133,15 @@ class Settings:
     decisions_compression: str = _setting(
         "none", _one_of("none", "zstd"), "how the decisions log is written: zstd is ten times smaller, at 3 to 5 µs of the worker per event"
     )
-    batch_max: int = _setting(2048, _whole(1, 65_536), "events in one micro-batch at most", "records")
+    batch_max: int = _setting(8192, _whole(1, 65_536), "events in one micro-batch at most; above 2,048 as decide_ms_max allows", "records")
     batch_wait_ms: int = _setting(3, _whole(0, 1000), "wait for more events while traffic is thin; a lonely event never waits", "ms")
     fetch_wait_ms: int = _setting(50, _whole(1, 10_000), "long poll of an idle partition; its answer comes with the first event", "ms")
     partition_fetch_bytes: int = _setting(1 << 20, _whole(1 << 16, 1 << 26), "fetched from one partition at once", "bytes")
     in_flight_batches_max: int = _setting(32, _whole(1, 64), "micro-batches decided and not yet acknowledged", "batches")
-    in_flight_records_max: int = _setting(8192, _whole(1, 1 << 20), "events taken, not yet acknowledged; fetching pauses above", "records")
+    in_flight_records_max: int = _setting(8192, _whole(1, 1 << 20), "events not yet acknowledged; or four large micro-batches", "records")
     state_snapshot_rows: int = _setting(2_000_000, _whole(1, 1 << 31), "events after which a partition's state is saved whole", "records")
     state_snapshot_s: float = _setting(300.0, _number(0.1, 86_400), "seconds after which it is, where there were events", "s")
-    decide_ms_max: int = _setting(20, _whole(1, 1000), "what deciding may hold the event loop; micro-batches are cut to it", "ms")
+    decide_ms_max: int = _setting(20, _whole(1, 1000), "what a micro-batch of more than 2,048 events may hold the event loop", "ms")
     revoke_wait_ms: int = _setting(5000, _whole(0, 60_000), "what a rebalance waits for micro-batches in flight, within the session", "ms")
     drain_timeout_s: float = _setting(10.0, _number(0, 600), "what SIGTERM waits for micro-batches in flight", "s")
     redis: str = _setting(

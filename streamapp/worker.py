@@ -67,6 +67,7 @@ class Coming(NamedTuple):
     batch: Batch
     serving: pipeline.Serving
     plan: Plan
+    planned_s: float  # what that took
     reading: Awaitable[object] | None
 
 
@@ -115,11 +116,12 @@ class Line:
             carrying.cancel()
 
     def _come(self, batch: Batch) -> Coming:
+        began = time.perf_counter()
         plan = pipeline.plan(batch.segments, self.serving)
-        return Coming(batch, self.serving, plan, self._ahead(plan, self.serving))
+        return Coming(batch, self.serving, plan, time.perf_counter() - began, self._ahead(plan, self.serving))
 
     async def _decide(self, coming: Coming) -> None:
-        batch, serving, plan, reading = coming
+        batch, serving, plan, planned_s, reading = coming
         if reading is not None:
             await reading
         read: pipeline.Read | None = None
@@ -133,6 +135,7 @@ class Line:
             await self._delivery.ready()  # each may take long enough for a rebalance, so ask again; from here on nothing waits
         if not len(batch):
             return
+        began = time.perf_counter()
         states, now_ms = self._journal.states(batch.segments), time.time_ns() // 1_000_000
         steps = pipeline.deciding(plan, read, states, serving, now_ms, time.perf_counter)
         outcome = await self._waiting(steps, batch) if serving.waits else answered_here(steps)
@@ -142,6 +145,7 @@ class Line:
         self._reached("decided")
         answers = self._delivery.emit(outcome, verdicts, decisions)  # 3
         self._reached("emitted")
+        batch.took(planned_s + time.perf_counter() - began)
         self._in_flight.append(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), answers))
         self._moved.set()
         self._rows += len(batch)

@@ -11,6 +11,7 @@ import faust
 import numpy as np
 
 from streamapp.bus.acks import Acks, Ticket
+from streamapp.bus.pace import Pace
 from streamapp.core.events import Segment
 from streamapp.core.fetched import Records
 
@@ -19,18 +20,21 @@ from streamapp.core.fetched import Records
 class BatchLimits:
     """Sizes and waits of the batch transport."""
 
-    batch_max: int = 2048  #                     records of one batch
+    batch_max: int = 8192  #                     records of one batch; of so many as `decide_ms_max` is enough for (bus/pace.py)
+    decide_ms_max: int = 20  #                   what a batch of more than 2,048 records may hold the event loop
     batch_wait_ms: int = 3  #                    from records to the next fetch, 0 before a backlog; a lonely event never waits
     fetch_wait_ms: int = 50  #                   long poll of an idle partition; its answer comes with the first record
     partition_fetch_bytes: int = 1 << 20  #      of one partition in one fetch
     in_flight_batches_max: int = 32  #           delivered and not acked
-    in_flight_records_max: int = 8192  #         delivered and not acked; polling pauses above
+    in_flight_records_max: int = 8192  #         delivered and not acked; polling pauses above; four large batches
     revoke_wait_ms: int = 5000  #                what a rebalance waits for batches in flight before it drops them
     drain_timeout_s: float = 10.0  #             what SIGTERM waits for batches in flight
 
 
 class Membership(Protocol):
-    """What a batch asks of the consumer it came from."""
+    """What a batch asks of the consumer it came from, and tells it."""
+
+    pace: Pace
 
     def holds(self, ticket: Ticket) -> bool:
         """Gives whether the ticket's claim is alive and of the present generation."""
@@ -88,6 +92,10 @@ class Batch:
         """Counts one segment, or all, as done; gives how many records that newly acknowledged (0 for what is no longer ours)."""
         tickets = self._tickets if segment is None else (self._tickets[segment],)
         return sum(ticket.rows for ticket in tickets if self._acks.ack(ticket))
+
+    def took(self, seconds: float) -> None:
+        """Notes how long the event loop was held by this batch: the next ones are as large as that allows."""
+        self._group.pace.took(self.rows, seconds)
 
     def __repr__(self) -> str:
         spans = ", ".join(f"{s.topic}-{s.partition}@{s.offsets[0]}+{len(s)}" for s in self.segments)

@@ -25,14 +25,17 @@ from streamapp.bus.acks import Acks, Partition, Ticket
 from streamapp.bus.batch import Batch, Batches, BatchLimits
 from streamapp.bus.client import LoopClient
 from streamapp.bus.intake import Intake
+from streamapp.bus.pace import ROWS_MIN, Pace
 from streamapp.core.errors import BusError
 
 __all__ = ["Batch", "BatchLimits", "Batches", "Partition", "PartitionListener", "Transport", "register"]
 
 #: Seconds that one commit may take; the broker answers in milliseconds, or is away and the next second tries again.
 COMMIT_TIMEOUT_S = 5.0
-#: Before a backlog a batch has room for at least `batch_max` over this.
+#: Before a backlog a batch has room for at least as many records as it may have, over this.
 WORTH = 8
+#: So many batches may be in flight where they are large because each record costs little.
+FLIGHT = 4
 
 
 class PartitionListener(Protocol):
@@ -112,6 +115,7 @@ class Consumer(faust_aiokafka.Consumer):
     def __init__(self, transport: Any, *args: Any, **kwargs: Any) -> None:
         self.limits: BatchLimits = getattr(transport.app, "batch_limits", None) or BatchLimits()
         self.listener: PartitionListener | None = getattr(transport.app, "partition_listener", None)
+        self.pace = Pace(self.limits.batch_max, self.limits.decide_ms_max)
         self.acks = Acks(self._wake)
         self.held: dict[Partition, int | None] = {}  # with the position reached before the hold, None when nothing was fetched
         self.draining = False
@@ -169,9 +173,11 @@ class Consumer(faust_aiokafka.Consumer):
             return 0
         if not self.in_session():
             return 0
-        room = min(limits.batch_max, limits.in_flight_records_max - acks.records_in_flight)
+        rows = self.pace.rows
+        flight = limits.in_flight_records_max if rows <= ROWS_MIN else max(limits.in_flight_records_max, FLIGHT * rows)
+        room = min(rows, flight - acks.records_in_flight)
         # A batch costs some milliseconds however small it is: before a backlog, the next one waits for room that is worth it.
-        return room if WORTH * room >= limits.batch_max or not (self.client.backlog and acks.records_in_flight) else 0
+        return room if WORTH * room >= rows or not (self.client.backlog and acks.records_in_flight) else 0
 
     async def _wait_for_room(self) -> None:
         # A session that went stale is repaired by a heartbeat or a rebalance; neither wakes us, so look again.

@@ -241,6 +241,7 @@ def _limits(settings: Settings) -> BatchLimits:
     records_min = TRANSACTION_RECORDS if settings.delivery == "exactly_once" else 0
     return BatchLimits(
         batch_max=settings.batch_max,
+        decide_ms_max=settings.decide_ms_max,
         batch_wait_ms=settings.batch_wait_ms,
         fetch_wait_ms=settings.fetch_wait_ms,
         partition_fetch_bytes=settings.partition_fetch_bytes,
