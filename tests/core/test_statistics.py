@@ -119,6 +119,13 @@ def test_kolmogorov_critical_values_of_the_published_table(n: int, distance: flo
     assert s.kolmogorov_sf(distance, n) == pytest.approx(published, abs=2e-5)
 
 
+@pytest.mark.parametrize("n", [200, 5000, 19_999, 100_000])
+def test_what_never_happens_by_chance_has_a_bound_for_its_probability(n: int) -> None:
+    distance = math.sqrt(30.0 / n)
+    before, beyond = s.kolmogorov_sf(distance * (1 - 1e-9), n), s.kolmogorov_sf(distance * (1 + 1e-9), n)
+    assert 0.0 < before < 3e-26 and 0.0 < beyond < 3e-26 and s.kolmogorov_sf(2 * distance, n) < beyond
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 3000), st.floats(0.01, 0.99), st.floats(0.001, 0.1))
 def test_kolmogorov_falls_with_the_distance(n: int, distance: float, step: float) -> None:
