@@ -32,15 +32,15 @@ VERSION_MAX = max(one.API_VERSION for one in ProduceRequest._CLASSES)
 INT16, INT32, _HEADER, _RESULT = (struct.Struct(layout) for layout in (">h", ">i", ">hhi", ">ihq"))
 
 
-def body(transactional_id: str | None, required_acks: int, timeout_ms: int, topics: ByTopic) -> bytes:
-    """Takes what a produce request says, by topic the partitions and their batches; gives its bytes, joined once."""
+def body(transactional_id: str | None, required_acks: int, timeout_ms: int, topics: ByTopic) -> list[Any]:
+    """Takes what a produce request says, by topic the partitions and their batches; gives its bytes in pieces, to be joined once."""
     parts: list[Any] = [INT16.pack(-1)] if transactional_id is None else [text(transactional_id)]
     parts += [INT16.pack(required_acks), INT32.pack(timeout_ms), INT32.pack(len(topics))]
     for topic, partitions in topics:
         parts += [text(topic), INT32.pack(len(partitions))]
         for partition, batch in partitions:
             parts += [INT32.pack(partition), INT32.pack(len(batch)), batch]
-    return b"".join(parts)
+    return parts
 
 
 def text(given: str) -> bytes:
@@ -142,13 +142,13 @@ class Exchange:
     def __init__(self) -> None:
         self.sent_at, self._over, self.correlation_id = time.monotonic(), False, -1
 
-    def write(self, connection: Any, api_key: int, version: int, said: bytes) -> None:
-        """Puts the request on the socket; where that fails, the connection is closed, and says so to all that wait for it."""
+    def write(self, connection: Any, api_key: int, version: int, said: Sequence[Any]) -> None:
+        """Puts a request's pieces on the socket; where that fails, the connection is closed, and says so to all that wait for it."""
         number = connection._next_correlation_id()
         head = _HEADER.pack(api_key, version, number) + text(connection._client_id)
         connection._requests.append((number, self, self))
         try:
-            connection._writer.write(b"".join((INT32.pack(len(head) + len(said)), head, said)))
+            connection._writer.write(b"".join((INT32.pack(len(head) + sum(map(len, said))), head, *said)))
         except OSError as broken:
             connection.close(reason=CloseReason.CONNECTION_BROKEN, exc=broken)
 

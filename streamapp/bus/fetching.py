@@ -159,7 +159,7 @@ class Fetches:
             fetcher._in_flight.add(node)  # it leaves this broker alone
             self._asking.add(asking)
             said = asked(self._idle_wait_ms, 1, fetcher._fetch_max_bytes, fetcher._isolation_level, asking.wanted)
-            asking.write(connection, API_KEY, VERSION, said)
+            asking.write(connection, API_KEY, VERSION, [said])
 
     def _wanted(self, assignment: Any) -> Mapping[int, tuple[Any, dict[str, list[tuple[int, int, int]]]]]:
         """Gives, by broker, its connection and what to fetch; nothing where any partition is not plain, or nobody has asked for it."""

@@ -35,19 +35,41 @@ class _NoNode(set[int]):
         """Does nothing: a partition with a batch on its way is left out all the same, so order and idempotence hold."""
 
 
+class _Message:
+    """A request's header and body in pieces; aiokafka asks how long they are, puts that in front, and has the bytes."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __radd__(self, size: bytes) -> bytes:
+        return b"".join([size, *self._parts])
+
+
+class _Body(list[Any]):
+    """A request's body in pieces; aiokafka puts the header in front."""
+
+    def __radd__(self, head: bytes) -> _Message:
+        return _Message([head, *self])
+
+
 class _Produce(ProduceRequest):
-    """aiokafka's produce request, whose bytes are joined once: its own encoder copies every batch at each of six levels."""
+    """aiokafka's produce request, whose bytes are joined once: its own way copies every batch at each of eight levels."""
 
     def build(self, request_struct_class: type[Any]) -> Any:
-        return super().build(_JOINED.get(request_struct_class, request_struct_class))
+        return super().build(_LEAN.get(request_struct_class, request_struct_class))
 
 
-def _joined(request: Any) -> bytes:
-    return direct.body(request.transactional_id, request.required_acks, request.timeout, request.topics)
+def _in_pieces(request: Any) -> _Body:
+    return _Body(direct.body(request.transactional_id, request.required_acks, request.timeout, request.topics))
 
 
 #: A class per version: an encoder in the instance would be a cycle, and hold its megabytes.
-_JOINED = {one: type(one.__name__, (one,), {"encode": _joined}) for one in ProduceRequest._CLASSES if one.API_VERSION >= direct.VERSION_MIN}
+_LEAN = {
+    one: type(one.__name__, (one,), {"encode": _in_pieces}) for one in ProduceRequest._CLASSES if one.API_VERSION >= direct.VERSION_MIN
+}
 
 
 class _Send(SendProduceReqHandler):

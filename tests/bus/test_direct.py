@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -21,7 +22,7 @@ from streamapp.bus.columns import fill
 from streamapp.bus.embedded import EmbeddedBroker
 from streamapp.bus.fetching import asked, told
 from streamapp.bus.follow import follower
-from streamapp.bus.producer import Producer, producing
+from streamapp.bus.producer import Producer, _Produce, producing
 
 DEADLINE_S = 30
 INT32, INT64 = some.integers(0, 2**31 - 1), some.integers(-1, 2**63 - 1)
@@ -36,7 +37,17 @@ def by_topic(partition: some.SearchStrategy[Any]) -> some.SearchStrategy[Any]:
 @given(by_topic(some.tuples(INT32, some.binary(max_size=40))), INT32)
 def test_a_produce_request_is_aiokafka_s(topics: dict[str, list[tuple[int, bytes]]], timeout_ms: int) -> None:
     theirs = produce.ProduceRequest_v8(transactional_id=None, required_acks=-1, timeout=timeout_ms, topics=list(topics.items()))
-    assert direct.body(None, -1, timeout_ms, list(topics.items())) == theirs.encode()
+    assert b"".join(direct.body(None, -1, timeout_ms, list(topics.items()))) == theirs.encode()
+
+
+def test_a_queued_request_is_written_as_aiokafka_writes_its_own() -> None:
+    topics = [("events.v1", [(0, memoryview(b"batch")), (3, b"another")])]
+    written = []
+    for kind in (_Produce, produce.ProduceRequest):
+        request = kind(None, -1, 1000, topics).prepare({produce.ProduceRequest.API_KEY: (3, 8)})
+        message = request.build_request_header(correlation_id=7, client_id="us").encode() + request.encode()
+        written.append(struct.pack(">i", len(message)) + message)
+    assert written[0] == written[1]
 
 
 @settings(max_examples=80, deadline=None)
