@@ -72,6 +72,8 @@ def test_scores_above_the_cut_are_a_feature_of_later_events(
     assert [one["features"]["batch_risk_missing"] for one in decisions] == [0, 1, 0]
     assert [(one["verdict"], one["decided_by"]) for one in decisions] == [("review", "rule"), ("approve", "amount"), ("approve", "amount")]
     assert all(one["degraded"] == [] for one in decisions)
+    traced = json.loads(call("trace", *where, "--json", "-", stdin=json.dumps(payments(("ana", 1))[0])).stdout)
+    assert traced["features"]["batch_risk"]["value"] == 0.9 and traced["verdict"]["verdict"] == "review"
 
 
 def test_a_redis_that_is_gone_is_named_in_verdicts_and_ends_a_batch_that_should_write(
