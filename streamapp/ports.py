@@ -53,6 +53,28 @@ class Model(Protocol):
 
 #: Answers a question beside the event loop, within its tier's `time_ms`; never fails, what is missing has its cause in the Answer.
 Ask = Callable[[Question], Awaitable[Answer]]
+#: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
+Share = Callable[[Mapping[str, SharedEntries]], Awaitable[None]]
+#: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
+Observe = Callable[[Outcome, str, int], None]
+#: Called with the name of each step that is done (decided, emitted, acknowledged, logged, counted, acked): where tests end the process.
+Reached = Callable[[str], None]
+
+
+# What stands where a worker has nothing plugged in.
+
+
+def nothing_happens(step: str) -> None:
+    """Reached of a worker that is not under test."""
+
+
+async def tell_nobody(written: Mapping[str, SharedEntries]) -> None:
+    """Share of a pipeline in which no entity crosses partitions."""
+
+
+async def ask_here(question: Question) -> Answer:
+    """Ask of a worker without slow tiers: on the spot."""
+    return question.here()
 
 
 class Journal(Protocol):

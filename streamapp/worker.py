@@ -14,51 +14,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Generator, Sequence
 from contextlib import aclosing
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from streamapp import pipeline
 from streamapp.bus.app import StreamApp, source_topic
-from streamapp.bus.emit import Answers, Delivery
+from streamapp.bus.emit import Delivery
+from streamapp.bus.flight import LOG_WAIT_S, Flight, InFlight
 from streamapp.bus.transport import Batch
-from streamapp.core.cascade import answered_here
+from streamapp.core.cascade import answered_beside, answered_here
 from streamapp.core.errors import BusError
 from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
-from streamapp.core.shared import SharedEntries
 from streamapp.core.tiers import Answer, Question
 from streamapp.lookahead import Ahead, in_turn, looking_ahead
-from streamapp.ports import Ask, Journal, Settled
+from streamapp.ports import Ask, Journal, Observe, Reached, Settled, Share, ask_here, nothing_happens, tell_nobody
 from streamapp.prefetch import Prefetch
-
-#: Called between steps 3 and 4, so that a crash in between repeats it; it is idempotent, keeps to a deadline and does not fail.
-Share = Callable[[Mapping[str, SharedEntries]], Awaitable[None]]
-#: Called after step 5 with the Outcome, its release and the epoch ms of its acknowledgement: metrics and drift, never delivery.
-Observe = Callable[[Outcome, str, int], None]
-
-#: Called with the name of each step that is done (decided, emitted, acknowledged, logged, counted, acked): where tests end the process.
-Reached = Callable[[str], None]
-
-
-def nothing_happens(step: str) -> None:
-    """Reached of a worker that is not under test."""
-
-
-async def tell_nobody(written: Mapping[str, SharedEntries]) -> None:
-    """Share of a pipeline in which no entity crosses partitions."""
-
-
-async def ask_here(question: Question) -> Answer:
-    """Ask of a worker without slow tiers: on the spot."""
-    return question.here()
-
-
-#: Journal records are written at once for so many events, else so many seconds after the ones before: thin traffic makes few requests.
-LOG_ROWS, LOG_WAIT_S = 2048, 0.05
 
 
 class Coming(NamedTuple):
@@ -69,15 +43,6 @@ class Coming(NamedTuple):
     plan: Plan
     planned_s: float  # what that took
     reading: Awaitable[object] | None
-
-
-class InFlight(NamedTuple):
-    """A micro-batch between step 3 and step 5; the transport bounds how many there are."""
-
-    batch: Batch
-    outcome: Outcome
-    release: Release
-    answers: Answers
 
 
 class Line:
@@ -98,10 +63,7 @@ class Line:
         self.serving = serving  #  replaced as a whole between two micro-batches
         self._delivery, self._prefetch, self._journal, self._observe, self._share = delivery, prefetch, journal, observe, share
         self._reached, self._ask, self._ahead = reached, ask, ahead
-        self._in_flight: deque[InFlight] = deque()  # oldest first
-        self._rows = 0  #                              in them
-        self._moved = asyncio.Event()  # something came or went
-        self._full = asyncio.Event()  #  LOG_ROWS came
+        self._flight = Flight()
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
         """Runs until the batches end or a step fails; what failed is not acked, and the failure is raised."""
@@ -110,9 +72,7 @@ class Line:
             async with aclosing(looking_ahead(batches, self._come)) as arriving:
                 async for coming in arriving:
                     await self._decide(coming)
-            while self._in_flight:
-                self._moved.clear()
-                await self._moved.wait()
+            await self._flight.empty()
             carrying.cancel()
 
     def _come(self, batch: Batch) -> Coming:
@@ -146,39 +106,24 @@ class Line:
         answers = self._delivery.emit(outcome, verdicts, decisions)  # 3
         self._reached("emitted")
         batch.took(planned_s + time.perf_counter() - began)
-        self._in_flight.append(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), answers))
-        self._moved.set()
-        self._rows += len(batch)
-        if self._rows >= LOG_ROWS:
-            self._full.set()
+        self._flight.add(InFlight(batch, outcome, Release(serving.code, serving.release, serving.deciders), answers))
 
     async def _waiting(self, steps: Generator[Question, Answer, Outcome], batch: Batch) -> Outcome:
         """Decides with tiers that are asked beside the loop (ADR 18); the next micro-batch waits, so that the order stays."""
         with self._journal.moving():
-            outcome = await self._answered(steps)
+            outcome = await answered_beside(steps, self._ask)
             await batch.heard()
         if batch.only_owned() is not batch:  # a rebalance waits for us longer than any tier may take: we stood still, somebody took over
             raise BusError("partitions were taken away while a slow tier was asked", "the worker starts again from the journal")
         return outcome
 
-    async def _answered(self, steps: Generator[Question, Answer, Outcome]) -> Outcome:
-        try:
-            question = next(steps)
-            while True:
-                question = steps.send(await self._ask(question))
-        except StopIteration as done:
-            outcome: Outcome = done.value
-            return outcome
-
     async def _carry_away(self, tasks: asyncio.TaskGroup) -> None:
         logged_at = 0.0
         while True:
-            while not self._in_flight:
-                self._moved.clear()
-                await self._moved.wait()
-            await self._in_flight[0].answers  # 3
-            await self._gathered(logged_at + LOG_WAIT_S)
-            several = [*takewhile(lambda one: one.answers.complete(), self._in_flight)]
+            oldest = await self._flight.oldest()
+            await oldest.answers  # 3
+            await self._flight.gathered(logged_at + LOG_WAIT_S)
+            several = [*takewhile(lambda one: one.answers.complete(), self._flight)]
             settled = [Settled(one.outcome, await one.answers, one.release) for one in several]
             self._reached("acknowledged")
             for one in settled:
@@ -191,21 +136,7 @@ class Line:
                 self._ack(several, [carried.answers.acknowledged_at for carried in several])
             else:
                 tasks.create_task(self._ack_with(counted, several))
-            for _ in several:
-                self._rows -= len(self._in_flight.popleft().batch)
-            self._moved.set()
-
-    async def _gathered(self, until_s: float) -> None:
-        """Waits for LOG_ROWS events in flight, or until a moment of the monotonic clock."""
-        left_s = until_s - time.monotonic()
-        if self._rows >= LOG_ROWS or left_s <= 0:
-            return
-        self._full.clear()
-        try:
-            async with asyncio.timeout(left_s):
-                await self._full.wait()
-        except TimeoutError:
-            pass
+            self._flight.landed(len(several))
 
     def _ack(self, several: Sequence[InFlight], counted_ms: Sequence[int]) -> None:
         for carried in several:

@@ -49,8 +49,9 @@ from streamapp.core.spec import PipelineSpec
 from streamapp.core.statistics import warm_up as warm_up_statistics
 from streamapp.core.windows import warm_up as warm_up_windows
 from streamapp.lookahead import beside
+from streamapp.ports import Reached, nothing_happens
 from streamapp.prefetch import knowing, listing, nothing_to_read, reading
-from streamapp.worker import Line, Reached, attach, nothing_happens
+from streamapp.worker import Line, attach
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -80,6 +80,17 @@ def answered_here(steps: Generator[Question, Answer, T], *, with_plugins: bool =
         while True:
             asked = with_plugins or question.tier.plugin is None
             question = steps.send(question.here() if asked else question.unanswered("not_asked"))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+async def answered_beside(steps: Generator[Question, Answer, T], ask: Callable[[Question], Awaitable[Answer]]) -> T:
+    """Runs `steps` to their end; each question is answered by `ask`, which may wait."""
+    try:
+        question = next(steps)
+        while True:
+            question = steps.send(await ask(question))
     except StopIteration as done:
         result: T = done.value
         return result

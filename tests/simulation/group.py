@@ -224,9 +224,13 @@ class Client:
 
     # -- what the transport asks
 
+    def session_left_s(self, now_s: float) -> float:
+        """Gives for how long the last accepted heartbeat will be younger than the session timeout."""
+        return self.last_contact + SESSION_TIMEOUT_S - now_s
+
     def in_session(self, now_s: float) -> bool:
-        """Gives whether the last accepted heartbeat is younger than the session timeout."""
-        return now_s - self.last_contact < SESSION_TIMEOUT_S
+        """Gives whether it is still."""
+        return self.session_left_s(now_s) > 0
 
     def state(self, place: Any) -> Any:
         """Gives aiokafka's state of an assigned partition, or None."""

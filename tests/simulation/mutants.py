@@ -41,7 +41,7 @@ MUTANTS = (
     _of("a batch is acked before its journal record", 4, "slow", Line, "_carry_away",
         "counted = await", "[one.batch.ack() for one in several]; counted = await"),
     _of("the journal does not wait for the outputs", 0, "slow kill", Line, "_carry_away",
-        "await self._in_flight[0].answers", "", "one.answers.complete()", "True", "await one.answers", "{}"),
+        "await oldest.answers", "pass", "one.answers.complete()", "True", "await one.answers", "{}"),
     _of("shared entities are told to nobody", 7, "members", Line, "_carry_away", "if one.outcome.shared:", "if False:"),
     _of("nobody asks whose the partition is", 0, "pause", Batch, "only_owned", "kept = [", "return self; kept = ["),
     _of("a session never ends", 0, "pause", Consumer, "in_session", "return ", "return True or "),
