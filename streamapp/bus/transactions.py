@@ -60,6 +60,7 @@ class Lane:
         self.lost = False  #       something of the running transaction was refused after that
         self._producer, self._state = producer, TopicPartition(state_topic, partition)
         self._waiting: dict[str, list[Waiting]] = {}  # by topic that has one on its way
+        self._closed = False
 
     def send(self, batch: BatchBuilder, topic: str, answer: asyncio.Future[Any]) -> None:
         """Sends a batch under the running transaction, or lets it wait; the broker's answer goes to `answer`."""
@@ -107,7 +108,7 @@ class Lane:
             self._settle(topic, one.answer, own)
             records += one.batch.record_count()
         waiting = self._waiting.pop(topic)
-        if waiting:
+        if waiting and not self._closed:
             self._waiting[topic] = []
             self._send(topic, waiting)
 
@@ -125,7 +126,8 @@ class Lane:
         return not self.lost
 
     async def close(self) -> None:
-        """Aborts what is open, as far as the broker answers in time, and disconnects."""
+        """Aborts what is open, as far as the broker answers in time, and disconnects; what waits is not sent any more."""
+        self._closed = True
         try:
             async with asyncio.timeout(CLOSE_S):
                 if self._producer._txn_manager.is_in_transaction():
@@ -273,16 +275,11 @@ class ExactlyOnce:
             self.give_up(partition)
         if partition in self._retiring:
             await asyncio.wait({self._retiring[partition]})
-        producer = await connected(
-            self._bootstrap, self._kafka, retry_backoff_ms=RETRY_MS, transactional_id=f"{self._prefix}-{partition}",
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-        )  # fmt: skip
+        connecting = asyncio.create_task(self._initialised(partition))
         try:
-            await producer.know(self._topics)
-        except BaseException as failed:
-            await producer.stop()
-            if isinstance(failed, KafkaError):
-                raise _refused(partition, failed) from failed
+            producer = await asyncio.shield(connecting)
+        except asyncio.CancelledError:  # what is on its way may come late, and would fence whoever owns the partition next, us too
+            self._retiring[partition] = asyncio.create_task(self._abandon(partition, connecting))
             raise
         self._lanes[partition] = Lane(producer, partition, self._state)
 
@@ -334,6 +331,29 @@ class ExactlyOnce:
                     broken.fail(failed)
                 return
             self._committing = None
+
+    async def _initialised(self, partition: int) -> Producer:
+        producer = await connected(
+            self._bootstrap, self._kafka, retry_backoff_ms=RETRY_MS, transactional_id=f"{self._prefix}-{partition}",
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        )  # fmt: skip
+        try:
+            await producer.know(self._topics)
+        except BaseException as failed:
+            await producer.stop()
+            if isinstance(failed, KafkaError):
+                raise _refused(partition, failed) from failed
+            raise
+        return producer
+
+    async def _abandon(self, partition: int, connecting: asyncio.Task[Producer]) -> None:
+        """Waits until the broker has answered a producer that nobody wants any more."""
+        try:
+            await (await connecting).stop()
+        except (BusError, KafkaError) as failed:
+            log.info("The producer of partition %d was not wanted any more, and failed: %r", partition, failed)
+        finally:
+            del self._retiring[partition]
 
     async def _retire(self, lane: Lane) -> None:
         for one in (self._committing, self._open):

@@ -44,6 +44,8 @@ class Log:
     end: int = 0
     records: list[Record] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+    held: dict[int, list[Record]] = field(default_factory=dict)  # by producer, of transactions that have not ended
+    hidden: set[int] = field(default_factory=set)  #               offsets of what is not committed
 
     def append(self, timestamp: int, key: bytes | None, value: bytes | None, headers: Any = (), gap: int = 0) -> int:
         """Appends a record `gap` offsets later than it could be; gives its offset."""
@@ -58,6 +60,21 @@ class Log:
         low = bisect_left(self.offsets, max(begin, self.begin))
         return [record for record in self.records[low : low + count] if record.offset < end]
 
+    def mark(self, producer: int, *, commit: bool) -> None:
+        """Writes the marker that ends a producer's transaction."""
+        self.end += 1
+        held = self.held.pop(producer, [])
+        if commit:
+            self.hidden.difference_update(record.offset for record in held)
+
+    def committed_end(self) -> int:
+        """Gives how far readers of committed records come: to the first one of a transaction that has not ended."""
+        return min((held[0].offset for held in self.held.values() if held), default=self.end)
+
+    def committed(self, records: Sequence[Record]) -> list[Record]:
+        """Gives those that are committed."""
+        return [record for record in records if record.offset not in self.hidden]
+
 
 @dataclass(slots=True)
 class Weather:
@@ -68,6 +85,7 @@ class Weather:
     refuse: float = 0.0  #       the batch is not taken, and never will be
     forget: float = 0.0  #       it is taken, and its producer is told that it is not
     repeated: float = 0.0  #     it is taken, and the answer comes without its offset
+    lost: float = 0.0  #         the connection breaks: request or answer is lost (of transactional producers)
 
 
 class Network:
@@ -259,9 +277,22 @@ class Producer:
 class LogConsumer:
     """Stands in for the AIOKafkaConsumer under bus/statelog.LogReader."""
 
-    def __init__(self, broker: Broker, reached: Callable[[str], None]) -> None:
-        self._broker, self._ask, self._reached = broker, broker.network.ask, reached
+    def __init__(self, *, isolation_level: str, **settings: Any) -> None:
+        mind: Any = MIND.get()
+        self._broker, self._ask, self._reached = mind.world.broker, mind.world.network.ask, mind.reached
+        self._committed = isolation_level == "read_committed"
         self._at: dict[TopicPartition, int] = {}
+        self._reached("loading")
+
+    async def start(self) -> None:
+        """Connects."""
+
+    async def stop(self) -> None:
+        """Disconnects."""
+
+    def _end(self, place: TopicPartition) -> int:
+        log: Log = self._broker.log(*place)
+        return log.committed_end() if self._committed else log.end
 
     async def beginning_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Gives where partitions begin."""
@@ -269,7 +300,7 @@ class LogConsumer:
 
     async def end_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Gives where partitions end."""
-        return await self._ask(lambda: {place: self._broker.log(*place).end for place in places})  # type: ignore[no-any-return]
+        return await self._ask(lambda: {place: self._end(place) for place in places})  # type: ignore[no-any-return]
 
     def assign(self, places: Sequence[TopicPartition]) -> None:
         """Takes the partitions to read."""
@@ -288,9 +319,10 @@ class LogConsumer:
         count = self._broker.network.random.randint(1, 60)
 
         def fetch() -> tuple[list[Record], int]:
-            log = self._broker.log(*place)
-            found = log.read(self._at[place], log.end, count)
-            return found, found[-1].offset + 1 if len(found) == count else log.end
+            log, end = self._broker.log(*place), self._end(place)
+            found = log.read(self._at[place], end, count)
+            position = found[-1].offset + 1 if len(found) == count else end
+            return log.committed(found) if self._committed else found, position
 
         found, self._at[place] = await self._ask(fetch)
         self._reached("reading")

@@ -219,6 +219,7 @@ class Client:
         self.contact = asyncio.Event()
         self.backlog = False
         self.kafka = self
+        self._commits = self._taken = 0
         self._fetcher, self._subscription = Fetcher(broker, topic), _Polling()
         broker.woken.append(self._fetcher.wake)
 
@@ -259,8 +260,16 @@ class Client:
         """Commits."""
         given = {place.partition: offset.offset for place, offset in offsets.items()}
         name, generation = self.name, self.generation
+        self._commits += 1
+        number = self._commits
+
+        def take() -> None:
+            if number > self._taken:  # on one connection nothing overtakes; nobody waits for those that were given up
+                self._taken = number
+                self._coordinator.commit(name, generation, given)
+
         try:
-            await self._broker.network.ask(lambda: self._coordinator.commit(name, generation, given))
+            await self._broker.network.ask(take)
         except (UnknownMemberIdError, IllegalGenerationError) as lost:
             raise CommitFailedError from lost
 

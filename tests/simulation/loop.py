@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+from aiokafka.producer import message_accumulator
+
 from streamapp.core.windows_partition import PartitionState
 
 #: Wall clock at the virtual second 0, epoch ms.
@@ -225,11 +227,11 @@ class VirtualTime:
 
 @contextmanager
 def virtual_time(loop: VirtualLoop) -> Iterator[None]:
-    """Puts virtual time into every module of the program that has imported `time`, and takes it out again."""
+    """Puts virtual time into every module of the program that has imported `time`, and aiokafka's queue; takes it out again."""
     stand_in = VirtualTime(loop)
     with_clock = [
         module for name, module in sorted(sys.modules.items()) if name.startswith("streamapp.") and vars(module).get("time") is time
-    ]
+    ] + [message_accumulator]
     for module in with_clock:
         module.time = stand_in  # type: ignore[attr-defined]
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +14,17 @@ from faust.types import TP
 from streamapp.bus import transport
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
-from streamapp.bus.guarantee import AtLeastOnce
+from streamapp.bus.guarantee import AtLeastOnce, Guarantee
 from streamapp.bus.journal import KafkaJournal
 from streamapp.bus.recovery import Group, Recovery
-from streamapp.bus.statelog import LogReader
+from streamapp.bus.statelog import log_reader
+from streamapp.bus.transactions import ExactlyOnce
 from streamapp.core.cascade import Answer, Question
 from streamapp.core.events import Segment
 from streamapp.core.windows_partition import PartitionState
 from streamapp.prefetch import reading
 from streamapp.worker import Line, attach
-from tests.simulation.broker import LogConsumer, Producer
+from tests.simulation.broker import Producer
 from tests.simulation.events import TIER_MS
 from tests.simulation.group import SESSION_TIMEOUT_S, Client
 from tests.simulation.loop import Mind
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LIMITS = BatchLimits(batch_max=24, in_flight_batches_max=4, in_flight_records_max=64)
+LIMITS_IN_ROUNDS = BatchLimits(batch_max=24, in_flight_batches_max=16, in_flight_records_max=256)
 COMMIT_INTERVAL_S = 1.0
 #: Small, so that a micro-batch takes several produce batches, and a long event id makes a verdict that no broker takes.
 BATCH_BYTES_MAX = 2_048 + 640
@@ -111,7 +112,8 @@ class App:
 
     def __init__(self, process: Process, client: Client, topic: str, listener: Any) -> None:
         self.process, self.client, self.conf, self.app = process, client, self, self
-        self.batch_limits, self.partition_listener = LIMITS, listener
+        self.batch_limits = LIMITS_IN_ROUNDS if process.world.scenario.exactly_once else LIMITS
+        self.partition_listener = listener
         self.flowing = asyncio.Event()
         self.resuming: asyncio.Task[None] | None = None
         self.topics = _Conductor(topic)
@@ -180,6 +182,8 @@ class Process(Mind):
         self.over: BaseException | None = None
         self.client: Client | None = None
         self.app: App | None = None
+        self.guarantee: ExactlyOnce | None = None
+        self._work: list[asyncio.Task[Any]] = []
         self.model_fault = ""
         self.step_reached: Callable[[str], None] = lambda step: None
 
@@ -189,7 +193,9 @@ class Process(Mind):
 
     def start(self, coroutine: Any) -> asyncio.Task[Any]:
         """Starts a task whose failure ends the worker."""
-        return super().start(self._watched(coroutine))
+        task = super().start(self._watched(coroutine))
+        self._work = [*(one for one in self._work if not one.done()), task]
+        return task
 
     async def _watched(self, coroutine: Any) -> None:
         try:
@@ -203,7 +209,18 @@ class Process(Mind):
             self.over = failure
             self.world.failed(self, failure)
             self.world.network.arrive(self.world.coordinator.leave, self.name)
-            self.end()
+            if self.guarantee is None:
+                self.end()
+                return
+            super().start(self._close())
+
+    async def _close(self) -> None:
+        if self.guarantee is not None:
+            for task in self._work:
+                if task is not asyncio.current_task():
+                    task.cancel()
+            await self.guarantee.close()
+        self.end()
 
     def end(self) -> None:
         """Ends the process at once."""
@@ -224,33 +241,42 @@ class Process(Mind):
             if self.world.finishing:  # else slow answers and rebalances may well leave something
                 self.world.witness.drained(self.name, left)
             await self.client.leave()
-        self.end()
+        await self._close()
 
     async def _run(self) -> None:
         world = self.world
         await asyncio.sleep(self.random.uniform(0.05, 0.5))
         producer: Any = Producer(world.broker, self, self.excuse)
-        guarantee = AtLeastOnce(producer)
+        guarantee = self._guaranteed(producer)
         delivery = Delivery(producer, world.topics, BATCH_BYTES_MAX, guarantee=guarantee)
         serving = world.serving
-        journal = Journal(
-            self, AtLeastOnce(producer), world.topics, serving.state, world.scenario.partitions, self._trim, world.scenario.snapshots
-        )
+        journal = Journal(self, guarantee, world.topics, serving.state, world.scenario.partitions, self._trim, world.scenario.snapshots)
         client = self.client = Client(self.name, world.broker, world.coordinator, world.topics.events, self.random)
         app = App(self, client, world.topics.events, None)
-        recovery = Recovery(Group(app), journal, delivery, world.topics, self._connect)
+        recovery = Recovery(Group(app), journal, delivery, world.topics, lambda: log_reader("simulated", {}))
         app.partition_listener = recovery
         app.batches = Consumer(app, None, None, None)
         shared = SharedCopy(serving.shared, world.redis, world.network)
-        line = Line(serving, delivery, reading(serving.shared, shared), journal, self._observed, shared.write, self._reached, self._ask)
+        line = Line(serving, delivery, reading(serving.shared, shared), journal, self._observed, shared.write, self.reached, self._ask)
         attach(app, world.topics.events, line)  # type: ignore[arg-type]
         self.app = app
         self.start(app.batches.pump(lambda: False))
-        self.start(client.run(app.batches, self._reached))
+        self.start(client.run(app.batches, self.reached))
         self.start(app.agents[0](app))
         while True:
             await asyncio.sleep(COMMIT_INTERVAL_S)
             await app.batches.force_commit()
+
+    def _guaranteed(self, producer: Any) -> Guarantee:
+        """Gives the program's own guarantee; in transactions its producers find the simulated broker by themselves."""
+        scenario, topics = self.world.scenario, self.world.topics
+        if not scenario.exactly_once:
+            return AtLeastOnce(producer)
+        self.guarantee = ExactlyOnce(
+            "simulated", {}, "simulated", (*topics.outputs(), topics.state),
+            events=topics.events, state=topics.state, transaction_ms=scenario.transaction_ms,
+        )  # fmt: skip
+        return self.guarantee
 
     async def _trim(self, partition: int, before: int) -> None:
         log = self.world.broker.log(self.world.topics.state, partition)
@@ -259,12 +285,7 @@ class Process(Mind):
             log.begin = max(log.begin, min(before, log.end))
 
         await self.world.network.ask(trim)
-        self._reached("saved")
-
-    @asynccontextmanager
-    async def _connect(self) -> AsyncIterator[LogReader]:
-        self._reached("loading")
-        yield LogReader(LogConsumer(self.world.broker, self._reached))
+        self.reached("saved")
 
     async def _ask(self, question: Question) -> Answer:
         await asyncio.sleep(self.random.uniform(0, TIER_MS / 1000))
@@ -273,6 +294,7 @@ class Process(Mind):
     def _observed(self, outcome: Any, release: str, now_ms: int) -> None:
         self.world.figures["batches"] += 1
 
-    def _reached(self, step: str) -> None:
+    def reached(self, step: str) -> None:
+        """Tells the world of a step; raises CancelledError where that was the last one."""
         self.world.reached(self, step)
         self.alive()

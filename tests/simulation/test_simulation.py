@@ -9,40 +9,48 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.run import keep
-from tests.simulation.world import KINDS, Scenario, simulate
+from tests.simulation.run import keep, replay
+from tests.simulation.world import KINDS, OF_TRANSACTIONS, Report, Scenario, simulate
 
-SEEDS = 160
+SEEDS = {False: 160, True: 200}  # at least once, exactly once
 AT_ONCE = 20
+PARTS = [
+    pytest.param(once, first, id=f"{'exactly' if once else 'at_least'}-{first}")
+    for once in SEEDS
+    for first in range(0, SEEDS[once], AT_ONCE)
+]
 
 # A process that ends leaves coroutines behind; a real one takes them with it.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
 
-def judge(seed: int) -> None:
-    report = simulate(seed)
-    assert not report.breaches, f"seed {seed}, kept in {keep(report)} (make simulate ARGS='--seed {seed}'):\n" + "\n".join(
-        report.breaches[:9]
-    )
+def judge(seed: int, *, exactly_once: bool) -> Report:
+    report = simulate(seed, Scenario.of(seed, exactly_once=exactly_once))
+    assert not report.breaches, f"seed {seed}, kept in {keep(report)} ({replay(report)}):\n" + "\n".join(report.breaches[:9])
     assert report.figures["batches"]
+    return report
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))
-def test_no_seed_finds_a_breach(first: int) -> None:
-    for seed in range(first, first + AT_ONCE):
-        judge(seed)
+@pytest.mark.parametrize(("exactly_once", "first"), PARTS)
+def test_no_seed_finds_a_breach(first: int, *, exactly_once: bool) -> None:
+    reports = [judge(seed, exactly_once=exactly_once) for seed in range(first, first + AT_ONCE)]
+    if exactly_once:  # somebody was fenced, and something that was sent is seen by nobody
+        assert sum(report.figures["fenced"] for report in reports) and sum(report.figures["aborted"] for report in reports)
+        assert not any(report.figures["repeated"] for report in reports)
 
 
-def test_the_seeds_cover_every_kind_of_fault() -> None:
-    scenarios = [Scenario.of(seed) for seed in range(SEEDS)]
-    assert {kind for scenario in scenarios for kind in scenario.faults} == set(KINDS)
+@pytest.mark.parametrize("exactly_once", SEEDS)
+def test_the_seeds_cover_every_kind_of_fault(*, exactly_once: bool) -> None:
+    scenarios = [Scenario.of(seed, exactly_once=exactly_once) for seed in range(SEEDS[exactly_once])]
+    assert {kind for scenario in scenarios for kind in scenario.faults} == set(KINDS) - (set() if exactly_once else OF_TRANSACTIONS)
     assert {(scenario.partitions, scenario.workers) for scenario in scenarios} >= {(1, 1), (1, 2), (3, 1), (3, 2), (3, 3)}
 
 
-def test_a_seed_tells_the_same_story_in_another_process() -> None:
-    seed = 3
-    here = simulate(seed)
-    code = f"from tests.simulation.world import simulate; r = simulate({seed}); print(r.digest, len(r.trace))"
+@pytest.mark.parametrize("exactly_once", SEEDS)
+def test_a_seed_tells_the_same_story_in_another_process(*, exactly_once: bool) -> None:
+    scenario = f"Scenario.of(3, exactly_once={exactly_once})"
+    here = simulate(3, Scenario.of(3, exactly_once=exactly_once))
+    code = f"from tests.simulation.world import Scenario, simulate; r = simulate(3, {scenario}); print(r.digest, len(r.trace))"
     there = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONHASHSEED": "7"},

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:R
 def test_a_broken_promise_is_noticed(mutant: Mutant) -> None:
     with broken(mutant):
         seeds = range(mutant.seed, mutant.seed + SEEDS)
-        assert any(simulate(seed, Scenario.of(seed, mutant.faults)).breaches for seed in seeds), f"nobody notices that {mutant.what}"
+        assert any(simulate(seed, Scenario.of(seed, mutant.faults, exactly_once=mutant.exactly_once)).breaches for seed in seeds), (
+            f"nobody notices that {mutant.what}"
+        )
 
 
 def test_a_break_that_no_longer_fits_the_source_is_told() -> None:

@@ -29,13 +29,16 @@ class Answer(NamedTuple):
 class Witness:
     """Sees every append, decision and commit; knows the input, and nothing of how it is decided."""
 
-    def __init__(self, broker: Broker, coordinator: Coordinator, topics: Topics, partitions: int) -> None:
+    def __init__(self, broker: Broker, coordinator: Coordinator, topics: Topics, partitions: int, *, exactly_once: bool) -> None:
+        """`exactly_once` holds it against a reader of committed records, who is shown nothing twice, by whomever."""
+        self._exactly_once = exactly_once
         self._broker, self._coordinator, self._topics, self._partitions = broker, coordinator, topics, partitions
         self.breaches: list[str] = []
         self.events: dict[int, dict[int, Event]] = defaultdict(dict)  #      by partition and offset
         self.answers: dict[int, dict[int, list[Answer]]] = defaultdict(lambda: defaultdict(list))
         self.decisions: dict[int, dict[int, list[Answer]]] = defaultdict(lambda: defaultdict(list))
         self.journal: dict[int, int] = dict.fromkeys(range(partitions), 0)  # positions
+        self._initialised: dict[int, str] = {}  # who has last, by partition
         self.zombies: set[int] = set()  #  partitions to which somebody wrote after losing them
         self.model_failed = self.redis_failed = False
         self.shared_exactly = False  #  nothing of shared entities was lost on the way, so what is asked last has to be the whole
@@ -49,8 +52,10 @@ class Witness:
     # -- while it happens
 
     def appended(self, mind: Mind, sent_s: float, place: Place, records: Sequence[Record]) -> None:
-        """Sees what the broker has just taken, before anybody can read it."""
+        """Sees what the broker has just taken, or what of it is committed, before anybody can read it."""
         topic, partition = place
+        if records and self._exactly_once and self._initialised.get(partition) != mind.name:
+            self.say(f"{mind.name} shows records on {topic}-{partition}, which {self._initialised.get(partition)} has initialised")
         owner, _ = self._coordinator.owner.get(partition, ("", 0))
         late = owner != mind.name or sent_s < self._coordinator.owned_since_s
         if late:
@@ -71,8 +76,10 @@ class Witness:
             return
         if known:
             self.repeated += 1
-            if partition not in self.zombies:
-                self.say(f"{answer.who} answered {partition}@{source} again on {answer.topic}; no zombie was there")
+            if self._exactly_once or partition not in self.zombies:
+                self.say(
+                    f"{answer.who} answered {partition}@{source} again on {answer.topic}; zombies excuse nothing here, or there was none"
+                )
         known.append(answer)
         if answer.record.key != event.key:
             self.say(f"the answer to {partition}@{source} has another key")
@@ -90,6 +97,10 @@ class Witness:
         if not answers:
             return False
         return answers[0].topic == self._topics.dead_letters or source in self.decisions[partition]
+
+    def initialised(self, mind: Mind, transactional_id: str) -> None:
+        """Sees who is from now on the only one whose records of a partition count; its number ends the id."""
+        self._initialised[int(transactional_id.rpartition("-")[2])] = mind.name
 
     def decides(self, name: str, segments: Sequence[Segment]) -> None:
         """Sees which segments a worker is about to decide."""
@@ -126,6 +137,7 @@ class Witness:
             for source, event in self.events[partition].items():
                 self._check_event(partition, source, event, expected, terminals)
             self._check_order(partition)
+            self._check_seen(partition)
         self._check_last(everything[0], terminals)
         for partition in range(self._partitions):
             end = self._broker.log(self._topics.events, partition).end
@@ -206,9 +218,32 @@ class Witness:
                     self.say(f"0@{source} saw {given} events of {terminal}, of {left[terminal]} that all workers had acknowledged")
 
     def _check_order(self, partition: int) -> None:
-        if partition in self.zombies or self.model_failed:  # an event that is decided again may take another route then
+        # An event that is decided again may take another route then; exactly once, nobody has seen the first one.
+        if not self._exactly_once and (partition in self.zombies or self.model_failed):
             return
         for topic in self._by_topic:
-            sources = [int(dict(record.headers)["source-offset"] or b"0") for record in self._broker.log(topic, partition).records]
+            sources = self._seen(topic, partition)
             if sources != sorted(sources):
                 self.say(f"{topic}-{partition} is out of order: {sources}")
+
+    def _check_seen(self, partition: int) -> None:
+        """Reads as a consumer of committed records does."""
+        if not self._exactly_once:
+            return
+        answered = [source for topic in (*self._by_topic, self._topics.dead_letters) for source in self._seen(topic, partition)]
+        decided = self._seen(self._topics.decisions, partition)
+        events = self.events[partition]
+        for what, seen, wanted in (
+            ("answers", answered, list(events)),
+            ("decisions", decided, [source for source, event in events.items() if not event.reason]),
+        ):
+            if sorted(seen) != sorted(wanted):
+                self.say(f"a reader of committed records finds {what} to {sorted(seen)} of partition {partition}, not to {sorted(wanted)}")
+        for topic in (*self._topics.outputs(), self._topics.state):
+            log = self._broker.log(topic, partition)
+            if log.committed_end() != log.end:
+                self.say(f"a transaction was left open on {topic}-{partition}: readers wait at {log.committed_end()} of {log.end}")
+
+    def _seen(self, topic: str, partition: int) -> list[int]:
+        log = self._broker.log(topic, partition)
+        return [int(dict(record.headers)["source-offset"] or b"0") for record in log.committed(log.records)]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -21,10 +21,13 @@ from tests.simulation.group import Coordinator
 from tests.simulation.loop import Mind, Stuck, VirtualLoop, virtual_time
 from tests.simulation.process import Process
 from tests.simulation.redis import Redis
+from tests.simulation.transactional import without_sockets
+from tests.simulation.transactions import Transactions
 from tests.simulation.witness import Witness
 
 #: The numbered steps of the line, and those of a member of the group and of a partition that is loaded.
 LINE_STEPS = ("decided", "emitted", "acknowledged", "logged", "acked", "saved")
+ROUND_STEPS = ("counted",)  # where a round of transactions counts
 LOADING_STEPS = ("joined", "synced", "loading", "reading")
 #: Virtual seconds that the workers have, once nothing goes wrong any more, until everything is answered and committed.
 CALM_S = 240.0
@@ -51,16 +54,26 @@ class Scenario:
     latency_s: float
     snapshots: SnapshotPolicy
     slow_tier: bool  #  the model is asked beside the loop
+    exactly_once: bool = False
+    transaction_ms: int = 0  #          that a round is open
+    transaction_patience_s: float = 30.0  # after which the broker aborts
 
     @classmethod
-    def of(cls, seed: int, faults: Sequence[str] = ()) -> Scenario:
+    def of(cls, seed: int, faults: Sequence[str] = (), *, exactly_once: bool = False) -> Scenario:
         """Gives the scenario of a seed; with `faults` only those happen."""
         random = Random(f"{seed}/scenario")
-        kinds = faults or [kind for kind in KINDS if random.random() < 0.5] or [random.choice(list(KINDS))]
-        return cls(
+        known = [kind for kind in KINDS if exactly_once or kind not in OF_TRANSACTIONS]
+        kinds = faults or [kind for kind in known if random.random() < 0.5] or [random.choice(known)]
+        one = cls(
             seed, random.randint(1, 3), random.choice([1, 2, 2, 3]), random.randint(40, 120), random.uniform(12, 32), tuple(kinds),
             random.choice([1.5, 4.0, 8.0]), random.choice([0.002, 0.01, 0.05]),
             SnapshotPolicy(random.choice([15, 60, 1_000]), random.choice([5.0, 1_000.0])), random.random() < 0.25,
+        )  # fmt: skip
+        if not exactly_once:
+            return one
+        return replace(
+            one, exactly_once=True, transaction_ms=random.choice([0, 20, 100, 1_000]),
+            transaction_patience_s=random.choice([30.0, 30.0, 8.0]),
         )  # fmt: skip
 
 
@@ -87,14 +100,18 @@ class World:
         self.network.stepped = self._stepped
         self.broker = Broker(self.network)
         self.coordinator = Coordinator(self.network, Random(f"{scenario.seed}/group"), scenario.partitions)
-        self.witness = Witness(self.broker, self.coordinator, self.topics, scenario.partitions)
+        self.witness = Witness(self.broker, self.coordinator, self.topics, scenario.partitions, exactly_once=scenario.exactly_once)
+        self.transactions = Transactions(self.broker, scenario.transaction_patience_s, self.topics.state)
+        self.transactions.fenced, self.transactions.initialised = self._fenced, self.witness.initialised
         self.broker.watch = self.witness.appended
         self.coordinator.watch = self.witness.commits
         self.redis = Redis()
         self.serving = simulated_serving(slow=scenario.slow_tier)
         self.processes: list[Process] = []
         self.trace: list[str] = []
-        self.figures = dict.fromkeys(("events", "batches", "starts", "kills", "stops", "zombies", "repeated", "snapshots", "rebalances"), 0)
+        self.figures = dict.fromkeys(
+            ("events", "batches", "starts", "kills", "stops", "zombies", "repeated", "snapshots", "rebalances", "fenced", "aborted"), 0
+        )
         self.calm = self.finishing = False
         self._steps = 0
         self._awaited: dict[str, Callable[[Process], None]] = {}  # what happens when some worker reaches a step
@@ -190,6 +207,13 @@ class World:
         if len(self.processes) < self.scenario.workers and not self.finishing:
             self.network.later(self.random.uniform(0.1, 8.0), self.launch)
 
+    def _fenced(self, mind: Mind) -> None:
+        """Is told who may write no more under one of its names: whoever is fenced may well end."""
+        self.figures["fenced"] += 1
+        self.note(f"{mind.name} is fenced")
+        assert isinstance(mind, Process)
+        mind.excuse()
+
     def failed(self, process: Process, failure: BaseException) -> None:
         """Is told why a worker has ended by itself."""
         self.note(f"{process.name} ends: {failure!r}")
@@ -199,6 +223,8 @@ class World:
             and "taken away" in str(failure)
             and not {"pause", "doze", "slow", "down"}.isdisjoint(self.scenario.faults)
         )
+        # A producer whose batches were not answered for 30 s gives up: it stood still for so long.
+        lost |= "has not acknowledged it within" in str(failure) and not {"pause", "doze"}.isdisjoint(self.scenario.faults)
         if not ((process.excused or lost) and isinstance(failure, BusError)):
             self.note("".join(traceback.format_exception(failure)))
             self.witness.say(f"{process.name} ended without a reason from outside: {failure!r}")
@@ -223,8 +249,9 @@ class World:
         kind = self.random.choice(self.scenario.faults)
         KINDS[kind](self)
 
-    def _strike(self, happens: Callable[[Process], None], steps: Sequence[str]) -> None:
+    def _strike(self, happens: Callable[[Process], None], steps: tuple[str, ...]) -> None:
         """Lets it happen now, at one of the steps, or at a numbered message of the network, to whoever it is."""
+        steps += ROUND_STEPS if self.scenario.exactly_once and "acked" in steps else ()
         when = self.random.random()
         if when < 0.5:
             self._awaited[self.random.choice(steps)] = happens
@@ -272,7 +299,7 @@ class World:
         """Lets broker and network be worse for a while."""
         self.note(f"weather for {span_s:.1f} s: {worse}")
         before = self.network.weather
-        changed = Weather(before.latency_s, before.down_until_s, before.refuse, before.forget, before.repeated)
+        changed = Weather(before.latency_s, before.down_until_s, before.refuse, before.forget, before.repeated, before.lost)
         for name, value in worse.items():
             setattr(changed, name, value)
         self.network.weather = changed
@@ -322,16 +349,20 @@ KINDS: dict[str, Callable[[World], None]] = {
     "redis": World.redis_trouble,
     "model": World.model_trouble,
     "clock": World.clock_jump,
+    "cut": lambda world: world.weather(world.random.uniform(0.5, 6), lost=0.2),
 }
+#: Kinds that only transactional producers meet here.
+OF_TRANSACTIONS = {"cut"}
 
 
 def simulate(seed: int, scenario: Scenario | None = None) -> Report:
     """Runs a seed; gives what was seen. Takes no time but what the program computes."""
-    logging.getLogger("streamapp").setLevel(logging.CRITICAL)
+    for name in ("streamapp", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     scenario = scenario or Scenario.of(seed)
     loop = VirtualLoop(Random(f"{seed}/threads"))
     asyncio.set_event_loop(loop)
-    with virtual_time(loop):
+    with virtual_time(loop), without_sockets():
         world = World(scenario, loop)
         try:
             loop.run_until_complete(world.run())
@@ -348,6 +379,7 @@ def simulate(seed: int, scenario: Scenario | None = None) -> Report:
     for failure in loop.failures:
         world.witness.say(f"a callback failed: {''.join(traceback.format_exception(failure))}")
     world.figures["repeated"] = world.witness.repeated
+    world.figures["aborted"] = world.transactions.aborted
     world.figures["rebalances"] = world.coordinator.generation
     return Report(scenario, world.witness.breaches, world.trace, world.figures, digest(world))
 
