@@ -13,19 +13,16 @@ from streamapp.bus.acks import Acks
 from streamapp.bus.batch import Batch
 from streamapp.bus.journal import KafkaJournal
 from streamapp.bus.recovery import Recovery
-from streamapp.bus.transactions import ExactlyOnce, Lane, Round
 from streamapp.bus.transport import Consumer
 from streamapp.core.replay import Replay
 from streamapp.core.windows_partition import PartitionState
 from streamapp.worker import Line
-from tests.simulation import process
 
 
 class Mutant(NamedTuple):
     """In the source of `owner`'s function `name`, the first of each pair becomes the second; which `faults` bring it to light.
 
-    Without any they are the seed's own. `seed` is one that did, so that most of the search is spared; in another story it is as good
-    as any.
+    `seed` is one that did, so that most of the search is spared; in another story it is as good as any.
     """
 
     what: str
@@ -34,15 +31,10 @@ class Mutant(NamedTuple):
     owner: Any
     name: str
     edits: tuple[tuple[str, str], ...]
-    exactly_once: bool = False
 
 
 def _of(what: str, seed: int, faults: str, owner: Any, name: str, *edits: str) -> Mutant:
     return Mutant(what, seed, tuple(faults.split()), owner, name, tuple(zip(edits[::2], edits[1::2], strict=True)))
-
-
-def _once(*given: Any) -> Mutant:
-    return _of(*given)._replace(exactly_once=True)
 
 
 MUTANTS = (
@@ -72,27 +64,6 @@ MUTANTS = (
     _of("decisions are not replayed", 0, "kill", PartitionState, "apply", "rows.decision is not None", "False"),
     _of("a delta is applied twice", 3, "pause", Replay, "_delta", ".after(self._applied())", ""),
     _of("the position of a former owner counts", 29, "pause kill", Replay, "_delta", "if head.next <= self.position:", "if False:"),
-    _once("a worker's transactions have a name of its own", 0, "pause members", ExactlyOnce, "_initialised",
-        'f"{self._prefix}-{partition}"', 'f"{id(self)}-{partition}"'),
-    _once("nobody waits for an initialisation that was given up", 85, "members slow refused", ExactlyOnce, "own",
-        "asyncio.shield(connecting)", "connecting", "self._abandon(partition, connecting)", "asyncio.sleep(0)"),
-    _once("the state is read before the former owner is fenced", 105, "members slow", Recovery, "_load",
-        "await self.journal.own(number)", "pass",
-        "kept = await self._returned(reader, number, generation)",
-        "kept = await self._returned(reader, number, generation); kept is None or await self.journal.own(number)",
-        "replay, tell)", "replay, tell); await self.journal.own(number)"),
-    _once("events are acked before their transaction is committed", 0, "slow", Line, "_carry_away", "if counted is None:", "if True:"),
-    _once("a round does not wait for its micro-batches", 0, "slow", Round, "commit", "await self._emptied.wait()", "pass"),
-    _once("the state goes past the transaction", 0, "kill", KafkaJournal, "append", "self._guarantee.transactional", "False"),
-    _once("a round commits one partition only", 0, "slow", Round, "commit", "list(self.lanes.values())", "list(self.lanes.values())[:1]"),
-    _once("recovery reads what was aborted", 0, "kill", process, "log_reader", "read_committed", "read_uncommitted"),
-    _once("a partition is owned again while its last round commits", 21, "members", ExactlyOnce, "own",
-        "if partition in self._retiring:", "if False:"),
-    _once("a lane that is closed goes on sending", 1250, "", Lane, "_answered",
-        "if waiting and not self._closed:", "if waiting:"),
-    _once("the next round is sent while one commits", 0, "slow", Round, "enqueue", "if self._started:", "if True:"),
-    _once("a refusal is no failure", 0, "refused", Lane, "_settle", "elif self.withdrawn:", "elif True:"),
-    _once("a partition that was given up is kept", 21, "members", ExactlyOnce, "give_up", "if lane is not None", "if False"),
 )  # fmt: skip
 
 
@@ -108,7 +79,6 @@ def broken(mutant: Mutant) -> Iterator[None]:
 
 
 def _mutated(function: Callable[..., Any], mutant: Mutant) -> Any:
-    function = inspect.unwrap(function)  # the source is that of what was decorated, decorators included
     source = textwrap.dedent(inspect.getsource(function))
     for old, new in mutant.edits:
         if old not in source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.mutants import MUTANTS, Mutant, broken
+from tests.simulation.mutants_in_rounds import MUTANTS_IN_ROUNDS
 from tests.simulation.world import Scenario, simulate
 
 SEEDS = 60
@@ -12,13 +13,20 @@ SEEDS = 60
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
-def test_a_broken_promise_is_noticed(mutant: Mutant) -> None:
+def noticed(mutant: Mutant, *, exactly_once: bool) -> bool:
     with broken(mutant):
         seeds = range(mutant.seed, mutant.seed + SEEDS)
-        assert any(simulate(seed, Scenario.of(seed, mutant.faults, exactly_once=mutant.exactly_once)).breaches for seed in seeds), (
-            f"nobody notices that {mutant.what}"
-        )
+        return any(simulate(seed, Scenario.of(seed, mutant.faults, exactly_once=exactly_once)).breaches for seed in seeds)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+def test_a_broken_promise_is_noticed(mutant: Mutant) -> None:
+    assert noticed(mutant, exactly_once=False), f"nobody notices that {mutant.what}"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS_IN_ROUNDS, ids=lambda mutant: mutant.what)
+def test_exactly_once_a_broken_promise_is_noticed(mutant: Mutant) -> None:
+    assert noticed(mutant, exactly_once=True), f"nobody notices that {mutant.what}"
 
 
 def test_a_break_that_no_longer_fits_the_source_is_told() -> None:
