@@ -21,7 +21,10 @@ PARTS = [
 ]
 
 # A process that ends leaves coroutines behind; a real one takes them with it.
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def judge(seed: int, *, exactly_once: bool) -> Report:

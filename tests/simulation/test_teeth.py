@@ -10,7 +10,10 @@ from tests.simulation.world import Scenario, simulate
 
 SEEDS = 60
 
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def noticed(mutant: Mutant, *, exactly_once: bool) -> bool:
