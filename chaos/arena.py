@@ -150,7 +150,9 @@ class Arena:
         try:
             await_true(answered, "everything is answered", SETTLE_S, self.check)
         except Stuck as why:
-            raise Stuck(f"{why}; open: {self.watch.unanswered()}, such as {self.watch.unanswered_places()[:5]}") from None
+            self.notes["records that only a second look found"] += self.watch.look_again()
+            if not answered():
+                raise Stuck(f"{why}; open: {self.watch.unanswered()}, such as {self.watch.unanswered_places()[:5]}") from None
         await_true(lambda: time.monotonic() - self.watch.last_answer_s > quiet_s, "nothing more comes", SETTLE_S)
 
     def state(self) -> dict[int, int]:

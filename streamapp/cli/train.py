@@ -111,6 +111,11 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
             report = by_kind(spec, files, models_directory(settings), wanted, progress)
     except ModuleNotFoundError as missing:
         raise ConfigError(f"training needs {missing.name}, which is not installed", "pip install 'streamapp[train]'") from missing
+    except OSError as unloaded:
+        if "shared object" not in str(unloaded):
+            raise
+        # LightGBM's wheel comes without the OpenMP library that it needs.
+        raise ConfigError(f"LightGBM cannot be loaded: {unloaded}", "install it (Debian: apt-get install libgomp1)") from unloaded
     _tell(report, as_json=as_json)
 
 
