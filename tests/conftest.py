@@ -37,6 +37,13 @@ def pytest_report_header() -> str:
     return _WITHOUT
 
 
+@pytest.fixture
+def trees() -> None:
+    """Skips a test that grows a tree where that cannot be done."""
+    if _WITHOUT:
+        pytest.skip(_WITHOUT)
+
+
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[str]:
     """HOST:PORT of one embedded broker for the whole run; give every test its own topics with `namespace`."""

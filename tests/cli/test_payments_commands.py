@@ -44,6 +44,7 @@ def test_train_refuses_what_cannot_be_meant(arguments: list[str], says: str, tmp
     assert not any(path.is_dir() for path in tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("trees")
 def test_train_looks_for_fraud_where_events_have_no_text(tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_bytes(b'{"customer_id":"c","card_id":"k","terminal_id":"t","amount":1,"label":"spam","event_time":5}\n')
