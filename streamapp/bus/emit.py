@@ -22,6 +22,7 @@ from streamapp.core.errors import BusError, Reject, RejectCode
 from streamapp.core.events import Plan, Segment
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES, UNDECIDED
+from streamapp.core.state import repeat_first
 from streamapp.core.texts import Texts
 from streamapp.ports import Outputs
 
@@ -164,6 +165,7 @@ class Delivery:
             known, decision = self._answered.get(outcome.plan.segments[step.segment].partition), step.rows.decision
             if known is not None and decision is not None and known.remember(step.rows.offset, decision, self._members, deciders):
                 step.state.settle(step.moved.admission, decision)
+                repeat_first(step, decision, outcome.route, outcome.decided_by, outcome.score)  # copies beside their original
 
     def nothing_answered(self, partition: int) -> None:
         """Forgets what was answered of a partition that is ours no longer."""

@@ -121,14 +121,22 @@ class StatePlan:
             decision, admission, rows = decisions[step.low : step.high], step.moved.admission, step.rows
             decision["offset"] = rows.offset
             step.state.settle(admission, decision)
-            if admission.copies:
-                (copies,) = admission.duplicate.nonzero()
-                first = step.state.seen.decisions(admission)[copies]
-                decision[copies] = first
-                at = step.low + copies
-                route[at], decided_by[at], score[at] = first["route"], first["decided_by"], first["score"]
+            repeat_first(step, decision, route, decided_by, score)
             step.rows = Rows(rows.offset, rows.event_time, rows.broker_time, rows.event_id, rows.entries, decision)
 
     def defaults(self) -> Mapping[str, float]:
         """Gives what stands for NaN, by feature name."""
         return {feature.name: feature.default for feature in self.features}
+
+
+def repeat_first(
+    step: Step, decision: npt.NDArray[np.void], route: npt.NDArray[np.int8], decided_by: npt.NDArray[np.int8], score: Float64
+) -> None:
+    """Takes the step's decisions (dedupe.DECISION) and the plan's columns [n]; puts into both, for copies, what is kept of the first."""
+    admission = step.moved.admission
+    if admission.copies:
+        (copies,) = admission.duplicate.nonzero()
+        first = step.state.seen.decisions(admission)[copies]
+        decision[copies] = first
+        at = step.low + copies
+        route[at], decided_by[at], score[at] = first["route"], first["decided_by"], first["score"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from streamapp.bus.answered import Answered, unlogged
+from streamapp.bus.emit import Delivery
+from streamapp.bus.topics import Topics
 from streamapp.core.dedupe import DECISION
-from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED
+from streamapp.core.route import APPROVE, BLOCK, REVIEW, ROUTE_NAMES, UNDECIDED
 from streamapp.core.texts import Texts
+from tests.line import linear_model, run, segment, serving_of
 
 APPROVED, BLOCKED = (
     b'{"event_id":"\\",\\"features\\":{","verdict":"approve","score":0.1}',
@@ -61,3 +64,19 @@ def test_a_copy_will_repeat_what_was_said() -> None:
     assert decided["route"].tolist() == [APPROVE, BLOCK, REVIEW, REVIEW] and decided["score"].tolist() == [0.1, 0.9, 0.5, 0.5]
     assert decided["decided_by"].tolist() == [2] * 4, "who decided was not said"
     assert not found.remember(np.array([13]), decided[3:], names, ())
+
+
+def test_a_copy_in_the_micro_batch_of_its_original_repeats_what_was_said_before_the_crash() -> None:
+    serving = serving_of(linear_model())
+    event = b'{"event_id":"e","user_id":"u","text":"see you there","event_time":5}'
+    other = event.replace(b'"e"', b'"f"')
+    outcome = run(serving, [segment([event, other, event])])
+    said = next(route for route in ROUTE_NAMES if route != ROUTE_NAMES[outcome.route[0]])
+    delivery = Delivery(None, Topics("t"), guarantee=object())  # type: ignore[arg-type]  # nothing is sent
+    record = b'{"verdict":"%b","score":7.5,"decided_by":"rule"}' % said.encode()
+    nothing = np.empty(0, np.int64)
+    delivery.answered_already(0, Answered(np.array([0]), nothing, said={0: record}))
+    before = int(outcome.route[1])
+    delivery.remember(outcome, serving.deciders)
+    assert [ROUTE_NAMES[outcome.route[2]], outcome.score[2], serving.deciders[outcome.decided_by[2]]] == [said, 7.5, "rule"]
+    assert outcome.route[1] == before
