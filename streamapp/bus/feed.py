@@ -81,11 +81,15 @@ async def feeder(
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, retry_backoff_ms=20, **(client or {}))
     try:
         await producer.start()
-        partitions = 1 if in_one_order else len(await producer.partitions_for(topic))
     except (KafkaError, OSError) as failed:
         await producer.stop()
         raise await unreachable(bootstrap, client, failed) from failed
     try:
+        try:
+            partitions = 1 if in_one_order else len(await producer.partitions_for(topic))
+        except KafkaError as failed:
+            fix = "create it with `streamapp topics create`"
+            raise BusError(f"the broker at {bootstrap} does not tell of topic {topic}: {failed!r}", fix) from failed
         yield Feeder(producer, topic, partitions)
     finally:
         await producer.stop()

@@ -35,5 +35,6 @@ async def unreachable(bootstrap: str, client: Mapping[str, Any] | None, failed: 
         except (KafkaError, OSError, TimeoutError):
             continue
         connection.close()
+        return BusError(f"the broker at {host}:{port} answers, but not this: {failed!r}", "check it with `streamapp doctor`")
     fix = "check --bootstrap, that the broker runs, and security.protocol and sasl.* if it asks for TLS or a login"
     return BusError(f"no broker answers at {bootstrap}: {str(failed) or type(failed).__name__}", fix)

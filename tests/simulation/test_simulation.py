@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.left_behind import LEFT_BEHIND
 from tests.simulation.run import keep, replay
 from tests.simulation.world import KINDS, OF_TRANSACTIONS, Report, Scenario, simulate
 
@@ -20,11 +21,7 @@ PARTS = [
     for first in range(0, SEEDS[once], AT_ONCE)
 ]
 
-# A process that ends leaves coroutines behind; a real one takes them with it.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = LEFT_BEHIND
 
 
 def judge(seed: int, *, exactly_once: bool) -> Report:

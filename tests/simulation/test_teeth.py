@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulation.left_behind import LEFT_BEHIND
 from tests.simulation.mutants import MUTANTS, Mutant, broken
 from tests.simulation.mutants_in_rounds import MUTANTS_IN_ROUNDS
 from tests.simulation.world import Scenario, simulate
 
 SEEDS = 60
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = LEFT_BEHIND
 
 
 def noticed(mutant: Mutant, *, exactly_once: bool) -> bool:
