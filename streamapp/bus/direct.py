@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.conn import CloseReason
 from aiokafka.errors import DuplicateSequenceNumber
-from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.protocol.produce import ProduceRequest
 
 #: What a produce request carries: by topic (partition, record batch).
@@ -115,11 +115,22 @@ def together(answers: Sequence[asyncio.Future[Any]]) -> asyncio.Future[Sequence[
 
 
 class Sent(NamedTuple):
-    """A batch in a request: its number in the gathering, where to, and itself, sealed."""
+    """A batch in a request: where to, itself, sealed, and who is told of it: a gathering, or aiokafka's batch that it was taken from."""
 
-    number: int
     place: TopicPartition
     batch: BatchBuilder
+    to: Gathering | None
+    number: int  #                   in the gathering
+    queued: MessageBatch | None
+
+    def told(self, outcome: int | BaseException) -> None:
+        """Takes the base offset (-1: not known), or why there is none."""
+        if self.to is not None:
+            self.to.told(self.number, outcome)
+        elif self.queued is not None and isinstance(outcome, BaseException):
+            self.queued.failure(outcome)
+        elif self.queued is not None:
+            self.queued.done(outcome)
 
 
 class _Behind:
@@ -169,21 +180,21 @@ class Exchange:
 class Posted(Exchange):
     """A produce request on its way."""
 
-    __slots__ = ("_answered", "_left", "_version", "node", "sent", "to")
+    __slots__ = ("_answered", "_version", "sent", "turn")
 
-    def __init__(
-        self, node: int, sent: Sequence[Sent], to: Gathering, answered: Callable[[Posted, Sequence[Sent]], None], version: int
-    ) -> None:
-        """`answered` is told, once, what has to be said again: what was refused, or all of it where the connection is gone."""
+    def __init__(self, turn: int, sent: Sequence[Sent], answered: Callable[[Posted, Sequence[Sent]], None], version: int) -> None:
+        """`turn` is higher than that of requests before it.
+
+        `answered` is told, once, what has to be said again: what was refused, or all of it where the connection is gone.
+        """
         super().__init__()
-        self.node, self.sent, self.to, self._answered, self._version = node, sent, to, answered, version
-        self._left = sent
+        self.turn, self.sent, self._answered, self._version = turn, sent, answered, version
 
     def post(self, connection: Any, required_acks: int, timeout_ms: int) -> None:
         """Puts the request on the socket."""
         topics: dict[str, list[tuple[int, Any]]] = {}
-        for _, place, batch in self.sent:
-            topics.setdefault(place.topic, []).append((place.partition, batch._build()))
+        for one in self.sent:
+            topics.setdefault(one.place.topic, []).append((one.place.partition, one.batch._build()))
         self.write(connection, API_KEY, self._version, body(None, required_acks, timeout_ms, list(topics.items())))
 
     def set_result(self, answer: BytesIO) -> None:
@@ -194,10 +205,9 @@ class Posted(Exchange):
         for one in self.sent:
             error, offset = found.get(one.place, (-1, -1))
             if error in (0, DuplicateSequenceNumber.errno):  # the broker has a repeated batch, and may not know its offset any more
-                self.to.told(one.number, offset)
+                one.told(offset)
             else:
                 again.append(one)
-        self._left = again
         self._answered(self, again)
 
     def set_exception(self, failure: BaseException) -> None:
@@ -208,5 +218,5 @@ class Posted(Exchange):
     def give_up(self, failure: BaseException) -> None:
         """Tells whoever waits that there will be no answer."""
         self._over = True
-        for one in self._left:
-            self.to.told(one.number, failure)
+        for one in self.sent:
+            one.told(failure)

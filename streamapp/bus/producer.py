@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain, count
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -26,6 +27,12 @@ __all__ = ["Parcel", "Producer", "connected", "producing", "together"]
 
 #: How long the broker may be away before an output is given up and the worker stops, unless `request.timeout.ms` says otherwise.
 REQUEST_TIMEOUT_MS = 30_000
+#: So many batches of a partition may be on their way at once: the broker remembers as many, and knows each of them when it is repeated.
+IN_FLIGHT_MAX = 5
+#: So long a broker surely knows a producer that it took a batch from; it forgets one that is silent for a day (producer.id.expiration.ms).
+KNOWN_S = 3600.0
+#: What is to be written to each broker: at most one batch of each partition.
+ByNode = dict[int, dict[TopicPartition, Sent]]
 
 
 class _NoNode(set[int]):
@@ -93,8 +100,11 @@ class Producer(AIOKafkaProducer):
         self._sender._in_flight = _NoNode()
         self._sender._send_produce_req = self._exchange
         self._watching: asyncio.Task[None] | None = None
-        self._posted: set[Posted] = set()
-        self._repeating: set[asyncio.Task[None]] = set()
+        self._posted: dict[Posted, None] = {}  # oldest first
+        self._flying: dict[TopicPartition, int] = {}  # so many of its batches are in them
+        self._refused: dict[TopicPartition, list[tuple[Posted, Sent]]] = {}  # to be said again, in order, once none flies
+        self._turns = count()
+        self._known_at: dict[TopicPartition, float] = {}  # when the broker took a batch of ours last
         self._settled = asyncio.Event()  # something that was posted is answered, or given up
 
     async def start(self) -> None:
@@ -104,7 +114,7 @@ class Producer(AIOKafkaProducer):
 
     async def stop(self) -> None:
         """Sends what is queued, and closes."""
-        while self._posted or self._repeating:
+        while self._posted:
             self._settled.clear()
             await self._settled.wait()
         await super().stop()  # it waits for every answer, so somebody has to give up where none comes
@@ -123,9 +133,12 @@ class Producer(AIOKafkaProducer):
         given_up = [*(batch for batches in queue._batches.values() for batch in batches), *queue._pending_batches]
         failure = KafkaTimeoutError(f"the broker has not acknowledged it within {patience_s:g} s")
         queue.fail_all(failure)
-        for one in self._posted:
-            one.give_up(failure)
+        for posted in self._posted:
+            posted.give_up(failure)
+        for _, one in chain.from_iterable(self._refused.values()):
+            one.told(failure)
         self._posted.clear()
+        self._refused.clear()
         self._settled.set()
         for batch in given_up:
             batch._drain_waiter.exception()  # nobody waits for it here, and asyncio would tell of it later
@@ -133,6 +146,7 @@ class Producer(AIOKafkaProducer):
     async def _exchange(self, node: int, batches: dict[Any, Any]) -> None:
         await _Send(self._sender, batches).do(node)
         self._sender._muted_partitions.difference_update(batches)
+        self._post_queued(batches)
 
     async def know(self, topics: Sequence[str]) -> None:
         """Waits until it is known where the partitions of `topics` are; `enqueue` needs that. Raises KafkaError."""
@@ -155,31 +169,49 @@ class Producer(AIOKafkaProducer):
     def enqueue_all(self, parcels: Sequence[Parcel]) -> asyncio.Future[Sequence[int]]:
         """Does what `enqueue` does for several batches at once; gives the base offset of each to come, -1 where it is not known.
 
-        A batch whose partition has nothing queued or on its way is written to the socket before this returns, with all others for that
-        broker in one request; what it refuses, or does not answer, is said again through the queue, under the same sequence numbers.
-        Law: as for `enqueue`. Raises KafkaError.
+        A batch whose partition has nothing queued, and fewer than IN_FLIGHT_MAX on their way, is written to the socket before this
+        returns, with all others for that broker in one request; what it refuses, or does not answer, is said again through the queue,
+        under the same sequence numbers, and before anything that came later. Law: as for `enqueue`. Raises KafkaError.
         """
-        queue, muted, transaction = self._open_queue(), self._sender._muted_partitions, self._txn_manager
-        leader, queued = self.client.cluster.leader_for_partition, queue._batches
-        gathering = Gathering(len(parcels))
-        direct_to: dict[int, list[Sent]] = {}
+        queued, leader = self._open_queue()._batches, self.client.cluster.leader_for_partition
+        gathering, now_s = Gathering(len(parcels)), time.monotonic()
+        by_node: ByNode = {}
         for number, (batch, topic, partition) in enumerate(parcels):
             place = TopicPartition(topic, partition)
             node = leader(place)
-            if place in muted or place in queued or self._connection(node) is None:
+            sent = by_node.get(node, {})
+            if place in queued or place in sent or not self._has_room(place, now_s) or self._connection(node) is None:
                 gathering.waits_for(number, self.enqueue(batch, topic, partition))
                 continue
-            muted.add(place)  # the queue leaves it alone until there is an answer
+            transaction = self._txn_manager
             sequence = transaction.sequence_number(place)
             transaction.increment_sequence_number(place, batch.record_count())
             batch._set_producer_state(transaction.producer_id, transaction.producer_epoch, sequence)
-            direct_to.setdefault(node, []).append(Sent(number, place, batch))
-        for node, sent in direct_to.items():
-            connection = self._connection(node)
-            posted = Posted(node, sent, gathering, self._answered, _version(connection))
-            self._posted.add(posted)
-            posted.post(connection, self._sender._acks, self._request_timeout_ms)
+            by_node.setdefault(node, sent)[place] = Sent(place, batch, gathering, number, None)
+        self._post(by_node)
         return gathering.answer
+
+    def _has_room(self, place: TopicPartition, now_s: float) -> bool:
+        """Gives whether one more batch of a partition may be on its way.
+
+        Several are only where the broker knows which sequence number comes next: else it would take the second without the first.
+        """
+        flying = self._flying.get(place, 0)
+        if not flying:
+            return place not in self._sender._muted_partitions
+        known = self._known_at.get(place, -KNOWN_S) > now_s - KNOWN_S
+        return known and flying < IN_FLIGHT_MAX and place not in self._refused
+
+    def _post(self, by_node: ByNode) -> None:
+        """Writes one request per broker; the queue leaves these partitions alone until there is an answer."""
+        for node, sent in by_node.items():
+            for place in sent:
+                self._flying[place] = self._flying.get(place, 0) + 1
+            self._sender._muted_partitions.update(sent)
+            connection = self._connection(node)
+            posted = Posted(next(self._turns), tuple(sent.values()), self._answered, _version(connection))
+            self._posted[posted] = None
+            posted.post(connection, self._sender._acks, self._request_timeout_ms)
 
     def _open_queue(self) -> Any:
         queue = self._message_accumulator
@@ -198,34 +230,55 @@ class Producer(AIOKafkaProducer):
         return connection if connection is not None and connection.connected() and _version(connection) else None
 
     def _answered(self, posted: Posted, again: Sequence[Sent]) -> None:
-        self._posted.discard(posted)
-        left = {one.place for one in again}
-        self._sender._muted_partitions.difference_update(one.place for one in posted.sent if one.place not in left)
-        if again:
-            self._repeat(posted, again)
+        self._posted.pop(posted, None)
+        now_s, flying = time.monotonic(), self._flying
+        for one in again:
+            self._refused.setdefault(one.place, []).append((posted, one))
+        for one in posted.sent:
+            flying[one.place] -= 1
+            if one.place not in self._refused:
+                self._known_at[one.place] = now_s
+            if not flying[one.place]:
+                del flying[one.place]
+                self._sender._muted_partitions.discard(one.place)
+                if one.place in self._refused:
+                    self._say_again(self._refused.pop(one.place))
+        if self._message_accumulator._batches:
+            self._post_queued([one.place for one in posted.sent])
         self._wake()
 
-    def _repeat(self, posted: Posted, again: Sequence[Sent]) -> None:
-        """Hands what was refused to aiokafka, as if it had sent it itself: its rules say what is tried again and what is given up."""
-        queue, messages = self._message_accumulator, {}
-        if queue._exception is not None:
-            posted.give_up(copy.copy(queue._exception))
-            return
-        for number, place, batch in again:
-            message = MessageBatch(place, batch, queue._batch_ttl, 0)
-            message._ctime = posted.sent_at
-            message.drain_ready()  # its sequence number stays
-            queue._pending_batches.add(message)
-            message.future.add_done_callback(lambda _, message=message: queue._pending_batches.discard(message))
-            posted.to.waits_for(number, message.future)
-            messages[place] = message
-        task = asyncio.create_task(self._exchange(posted.node, messages))
-        self._repeating.add(task)
-        task.add_done_callback(self._repeated)
+    def _say_again(self, refused: list[tuple[Posted, Sent]]) -> None:
+        """Puts what was refused of a partition before what is queued: aiokafka's rules say what is tried again and what is given up."""
+        queue = self._message_accumulator
+        for posted, one in sorted(refused, key=lambda pair: pair[0].turn, reverse=True):
+            if queue._exception is not None:
+                one.told(copy.copy(queue._exception))
+                continue
+            message = one.queued
+            if message is None:
+                message = MessageBatch(one.place, one.batch, queue._batch_ttl, 0)
+                message._ctime = posted.sent_at
+                message.drain_ready()  # its sequence number stays
+                queue._pending_batches.add(message)
+                message.future.add_done_callback(lambda _, message=message: queue._pending_batches.discard(message))
+                if one.to is not None:
+                    one.to.waits_for(one.number, message.future)
+            queue.reenqueue(message)
 
-    def _repeated(self, task: asyncio.Task[None]) -> None:
-        self._repeating.discard(task)
-        self._wake()
+    def _post_queued(self, places: Iterable[TopicPartition]) -> None:
+        """Writes what is queued for partitions as far as there is room; what has been said before is left to aiokafka."""
+        queue, now_s = self._message_accumulator, time.monotonic()
+        leader, waiting = self.client.cluster.leader_for_partition, [place for place in places if place in queue._batches]
+        while waiting:
+            by_node: ByNode = {}
+            for place in waiting:
+                first, node = queue._batches[place][0], leader(place)
+                if first.retry_count or first.is_empty() or not self._has_room(place, now_s) or self._connection(node) is None:
+                    continue
+                message = queue._pop_batch(place)
+                by_node.setdefault(node, {})[place] = Sent(place, message._builder, None, 0, message)
+            self._post(by_node)
+            waiting = [place for sent in by_node.values() for place in sent if place in queue._batches]
 
     def _wake(self) -> None:
         """Lets aiokafka look at its queue, as a partition is free again, and tells whoever waits for the end."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
+from random import Random
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 from aiokafka.protocol import fetch, produce
 from hypothesis import given, settings
@@ -19,10 +21,11 @@ from hypothesis import strategies as some
 
 from streamapp.bus import direct
 from streamapp.bus.columns import fill
+from streamapp.bus.direct import Posted
 from streamapp.bus.embedded import EmbeddedBroker
 from streamapp.bus.fetching import asked, told
 from streamapp.bus.follow import follower
-from streamapp.bus.producer import Producer, _Produce, producing
+from streamapp.bus.producer import IN_FLIGHT_MAX, Producer, _Produce, producing
 
 DEADLINE_S = 30
 INT32, INT64 = some.integers(0, 2**31 - 1), some.integers(-1, 2**63 - 1)
@@ -110,6 +113,31 @@ async def test_what_is_enqueued_while_a_request_is_on_its_way_comes_behind_it(em
     assert found == {0: [b"first", *(b"%d" % number for number in (0, 0, 1, 1, 2, 2, 3, 3))], 1: [b"0", b"1", b"2", b"3"]}
 
 
+async def test_of_a_partition_so_many_batches_are_on_their_way_as_the_broker_remembers(embedded: str, namespace: str) -> None:
+    async with asyncio.timeout(DEADLINE_S), producing(embedded, {}) as producer:
+        await connected(producer, namespace)
+        known = [producer.enqueue_all(parcels(namespace, b"%d" % number, [0])) for number in range(9)]
+        new = [producer.enqueue_all(parcels(namespace, b"%d" % number, [1])) for number in range(3)]
+        # where the broker has no number of ours yet, it would take the second batch without the first
+        assert len(producer._posted) == IN_FLIGHT_MAX + 1
+        assert [one[0] for one in await asyncio.gather(*known, *new)] == [*range(1, 10), *range(3)]
+    found = await values(embedded, namespace, 13)
+    assert found == {0: [b"first", *(b"%d" % number for number in range(9))], 1: [b"0", b"1", b"2"]}
+
+
+async def test_what_queued_behind_them_is_written_as_they_are_answered(embedded: str, namespace: str) -> None:
+    async with asyncio.timeout(DEADLINE_S), producing(embedded, {}) as producer:
+        await connected(producer, namespace)
+        answers = [producer.enqueue_all(parcels(namespace, b"%d" % number, [0])) for number in range(IN_FLIGHT_MAX)]
+        (one,) = parcels(namespace, b"queued", [0])
+        queued, behind = producer.enqueue(*one), producer.enqueue_all(parcels(namespace, b"behind", [0]))
+        await asyncio.gather(*answers[:1])
+        assert (await queued).offset == IN_FLIGHT_MAX + 1 and list(await behind) == [IN_FLIGHT_MAX + 2]
+        answers = [producer.enqueue_all(parcels(namespace, b"again", [0])) for _ in range(2)]
+        assert len(producer._posted) == 2, "nothing is left in the queue"
+        await asyncio.gather(*answers)
+
+
 @pytest.fixture
 async def created(kafka: str, namespace: str) -> str:
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
@@ -127,10 +155,58 @@ async def test_what_was_on_its_way_when_the_connection_broke_is_there_once(kafka
         connection = await connected(producer, created)
         lost, behind = (producer.enqueue_all(parcels(created, value, [0])) for value in (b"lost", b"behind"))
         connection.close()
-        assert producer._posted == set() and len(producer._repeating) == 1
+        assert not producer._posted and len(producer._message_accumulator._batches) == 1
         await asyncio.gather(lost, behind)
         await producer.enqueue_all(parcels(created, b"last", [0]))
     assert await values(kafka, created, 4) == {0: [b"first", b"lost", b"behind", b"last"]}
+
+
+NOT_LEADER, OUT_OF_ORDER = 6, 45
+
+
+def refused(posted: Posted, errors: Mapping[TopicPartition, int]) -> BytesIO:
+    """Gives the answer (version 3, as the request says) that refuses what `errors` names."""
+    topics: dict[str, list[tuple[int, int, int, int]]] = {}
+    for one in posted.sent:
+        topics.setdefault(one.place.topic, []).append((one.place.partition, errors[one.place], -1, -1))
+    posted._version = 3
+    return BytesIO(produce.ProduceResponse_v3(topics=list(topics.items()), throttle_time_ms=0).encode())
+
+
+def of_outputs(producer: Producer) -> list[AIOKafkaConnection]:
+    return [one for (_, group), one in producer.client._conns.items() if group == ConnectionGroup.DEFAULT]
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_refused_or_lost_each_record_is_there_once_and_in_order(kafka: str, created: str, seed: int) -> None:
+    random, sent, most = Random(seed), list[asyncio.Future[Any]](), 0
+    async with asyncio.timeout(DEADLINE_S), producing(kafka, {}) as producer:
+        await connected(producer, created)
+        await producer.enqueue_all(parcels(created, b"first", [1]))
+        for number in range(200):
+            sent.append(producer.enqueue_all(parcels(created, b"%d" % number, random.sample([0, 1], random.randint(1, 2)))))
+            chance = random.random()
+            (connection,) = filter(AIOKafkaConnection.connected, of_outputs(producer))
+            most = max(most, len(producer._posted))
+            if chance < 0.03:
+                connection.close()  # what is on its way is taken, or is not
+            elif chance < 0.1:  # refused, the first as by a broker that leads no longer, those behind it for the missing one
+                first = set[TopicPartition]()
+                for posted in list(producer._posted):
+                    errors = {one.place: OUT_OF_ORDER if one.place in first else NOT_LEADER for one in posted.sent}
+                    first.update(errors)
+                    posted.set_result(refused(posted, errors))
+            if random.random() < 0.5:
+                await asyncio.sleep(random.choice([0, 0.001, 0.01]))
+            while not any(map(AIOKafkaConnection.connected, of_outputs(producer))):
+                await sent[-1]
+        offsets = [await one for one in sent]
+    assert most > 2
+    found = await values(kafka, created, 2 + sum(map(len, offsets)))
+    for partition in (0, 1):
+        told = [int(value or b"") for value in found[partition][1:]]
+        assert told == sorted(set(told)), "each once, in order"
 
 
 @pytest.mark.kafka

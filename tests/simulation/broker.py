@@ -15,6 +15,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from streamapp.bus.direct import Parcel, together
+from streamapp.bus.producer import IN_FLIGHT_MAX
 from tests.simulation.loop import EPOCH_MS, MIND, Mind, VirtualLoop
 
 Place = tuple[str, int]
@@ -189,15 +190,16 @@ class Broker:
 
 @dataclass(slots=True)
 class _Sending:
-    """The batches of one producer for one partition; one is on its way, the others wait."""
+    """The batches of one producer for one partition: those on their way, in order as on one connection, and those that wait."""
 
     waiting: deque[tuple[bytes, asyncio.Future[Appended], float]] = field(default_factory=deque)
-    busy: bool = False
-    broken: bool = False  # a batch was refused: the sequence has a hole and the broker takes no later one
+    flying: deque[tuple[bytes, asyncio.Future[Appended], float]] = field(default_factory=deque)
+    unanswered: int = 0
+    broken: bool = False  # a batch was refused, or died with its process: the sequence has a hole and the broker takes no later one
 
 
 class Producer:
-    """Stands in for bus.producer.Producer in one process: idempotent, one batch per partition on its way, in order."""
+    """Stands in for bus.producer.Producer in one process: idempotent, several batches per partition on their way, in order."""
 
     def __init__(self, broker: Broker, mind: Mind, failed: Callable[[], None]) -> None:
         """`failed` is called when something goes wrong that ends the worker."""
@@ -214,8 +216,8 @@ class Producer:
         answer: asyncio.Future[Appended] = self._network.loop.create_future()
         sending = self._sending.setdefault((topic, partition), _Sending())
         sending.waiting.append((bytes(builder._build()), answer, self._network.loop.now_s))
-        if not sending.busy:
-            sending.busy = True
+        if sending.unanswered < IN_FLIGHT_MAX:
+            sending.unanswered += 1
             self._network.loop.call_soon(self._send, (topic, partition), context=self._mind.context)
         return answer
 
@@ -230,14 +232,16 @@ class Producer:
         if self._mind.dead:
             return
         sending = self._sending[place]
-        self._network.arrive(self._take, place, *sending.waiting.popleft())
+        sending.flying.append(sending.waiting.popleft())
+        self._network.arrive(self._take, place)
 
-    def _take(self, place: Place, batch: bytes, answer: asyncio.Future[Appended], queued_s: float) -> None:
-        """Runs at the broker. What a killed process had on the wire arrives, or does not."""
+    def _take(self, place: Place) -> None:
+        """Runs at the broker. What a killed process had on the wire arrives, or does not, and then nothing behind it does."""
         network, sending = self._network, self._sending[place]
+        batch, answer, queued_s = sending.flying.popleft()
         weather, chance = network.weather, network.random.random()
         if self._mind.dead and chance < 0.5:
-            return
+            sending.broken = True
         if sending.broken:
             network.later(network.latency_s(), self._answer, place, answer, OutOfOrderSequenceNumber())
         elif chance < weather.refuse:
@@ -269,9 +273,10 @@ class Producer:
             else:
                 answer.set_exception(told)
         sending = self._sending[place]
-        sending.busy = bool(sending.waiting)
         if sending.waiting:
             self._send(place)
+        else:
+            sending.unanswered -= 1
 
 
 class LogConsumer:
