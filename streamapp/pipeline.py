@@ -15,9 +15,9 @@ from streamapp.core.events import Plan, Segment
 from streamapp.core.features import FeatureSet
 from streamapp.core.lists import Listed, Lookup
 from streamapp.core.outcome import Outcome
-from streamapp.core.route import UNDECIDED, strictest_rule
+from streamapp.core.route import in_order, strictest_rule
 from streamapp.core.rules import RuleHits
-from streamapp.core.vectorise import Inputs, Ngrams, scale, take_ngrams
+from streamapp.core.vectorise import Inputs, Ngrams, scaled, take_ngrams
 from streamapp.core.windows_partition import PartitionState
 from streamapp.explaining import Judged, explain
 from streamapp.serving import DEFAULT, RULE, Read, Serving
@@ -75,7 +75,7 @@ def deciding(
         listed = serving.lists.decide(lookup)
         lap("lists")
     hits = evaluate(plan, features, serving, lookup)
-    ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
+    ruled = strictest_rule(hits.hit, serving.rules.routes, serving.rules.always)
     lap("rules")
     inputs = vectorise(features, ngrams, serving)
     prices = None if serving.costs is None else serving.costs.prices(hits.columns, plan.tenant)
@@ -122,23 +122,16 @@ def vectorise(features: FeatureSet, ngrams: Ngrams | None, serving: Serving) -> 
     models = serving.models
     if not models:
         return Inputs(np.empty((len(features.values), 0), np.float32), None)
-    return Inputs(scale(features.values[:, serving.numeric], models[0].card.scaler), ngrams, features.values)
+    return Inputs(scaled(features.values, serving.numeric, models[0].card.scaler), ngrams, features.values)
 
 
 def combine(
     hits: RuleHits, ruled: npt.NDArray[np.intp], scores: cascade.Scores, serving: Serving, listed: Listed | None = None
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Applies the policy order; gives the route [n] and who decided [n]. Law: no row stays undecided."""
-    by_rule, by_default = 0, len(serving.tiers) + 1
-    route, decided_by = scores.route.copy(), (scores.tier + 1).astype(np.int8)
-    fallback = strictest_rule(hits.hit, serving.rules.routes) if (route == UNDECIDED).any() else ruled
-    for rules in (np.where(route == UNDECIDED, fallback, -1), ruled):
-        chosen = rules >= 0
-        route[chosen] = serving.rules.routes[rules[chosen]]
-        decided_by[chosen] = by_rule
-    left = route == UNDECIDED
-    route[left] = serving.default_route
-    decided_by[left] = by_default
+    by_default, routes = len(serving.tiers) + 1, serving.rules.routes
+    fallback = strictest_rule(hits.hit, routes)
+    route, decided_by = in_order(scores.route, scores.tier, ruled, fallback, routes, serving.default_route, by_default)
     if listed is not None:
         listed.put(route, decided_by, by_default + 1)
     return route, decided_by
@@ -162,7 +155,7 @@ def reroute(
         return [kept[row] for row in rows.tolist()]
 
     hits = serving.rules.evaluate(column, m, lambda name, field: judged.hits.columns.listed(name, field)[rows])
-    ruled = strictest_rule(hits.hit & serving.rules.always, serving.rules.routes)
+    ruled = strictest_rule(hits.hit, serving.rules.routes, serving.rules.always)
     ngrams = None if judged.inputs.ngrams is None else take_ngrams(judged.inputs.ngrams, rows)
     inputs = vectorise(FeatureSet(features.names, changed, features.missing, features.clipped), ngrams, serving)
     cuts = None if judged.cheapest is None else (judged.cheapest[0][rows], judged.cheapest[1][rows])

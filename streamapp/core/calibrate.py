@@ -29,6 +29,23 @@ def probability(margins: Float64, task: Task, calibration: Calibration) -> Float
     return softmax(cooled) if task == "multi_class" else logistic(cooled)
 
 
+def with_raw(margins: Float64, task: Task, calibration: Calibration) -> tuple[Float64, Float64]:
+    """Gives probabilities without calibration, and `probability`: in one go where both are logistic."""
+    if task == "multi_class" or calibration.method == "isotonic":
+        return probability(margins, task, _NONE), probability(margins, task, calibration)
+    pair = np.empty((2, *margins.shape))
+    pair[0] = margins
+    if calibration.method == "sigmoid":
+        pair[1] = -(calibration.a * margins + calibration.b)
+    else:
+        pair[1] = margins / calibration.t if calibration.method == "temperature" else margins
+    raw, calibrated = logistic(pair)
+    return raw, calibrated
+
+
+_NONE = Calibration("none")
+
+
 def at_base_rate(believed: Float64, trained: float, live: float) -> Float64:
     """Takes probabilities that are true where the share of positives is `trained`; gives what they are where it is `live`.
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.conditions import Columns
-from streamapp.core.route import APPROVE, REVIEW, UNDECIDED, route_by_thresholds
+from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED
 from streamapp.core.tiers import Answer, Belief, Cut, Float64, Question, Rows, Scorer, Tier, by_urgency, tuples
 from streamapp.core.vectorise import Inputs
+from streamapp.core.windows_index import compiled
 
 __all__ = ["NO_TIER", "Answer", "Degraded", "Question", "Scorer", "Scores", "Tier", "TierUse", "answered_here", "score", "scoring"]
 
 T = TypeVar("T")
 NO_TIER = -1
+_NOBODY = UNDECIDED  # and NO_TIER: both columns begin with the same number
 #: Causes in `degraded` beside the names of exceptions: rows or time ran out, an earlier call is still under way, no number came back.
 ROW_BUDGET, TIME_BUDGET, BUSY, NOT_A_NUMBER = "row_budget", "time_budget", "busy", "not_a_number"
 Clock = Callable[[], float]
@@ -111,8 +114,8 @@ def scoring(
     the default. `clock` gives seconds and is read in cascades of several tiers only.
     """
     n = open_rows.shape[0]
-    nan = np.full(n, np.nan)
-    result = Scores(nan, nan.copy(), nan.copy(), np.full(n, UNDECIDED, np.int8), np.full(n, NO_TIER, np.int8), [])
+    numbers, places = np.full((3, n), np.nan), np.full((2, n), _NOBODY, np.int8)
+    result = Scores(numbers[0], numbers[1], numbers[2], places[0], places[1], [])
     if not tiers:
         result.degraded.append(Degraded("model", "none"))
     todo: Rows = np.flatnonzero(open_rows)
@@ -155,31 +158,57 @@ def _take_in(result: Scores, place: int, tier: Tier, asked: Rows, answer: Answer
         return asked
     belief = tier.believes(answer.values)
     approve, block = tier.cuts(asked, cheapest)
-    route = route_by_thresholds(belief.probability, approve, block)
-    result.score[asked] = belief.raw
-    result.probability[asked] = belief.probability
-    result.route[asked] = route
-    result.tier[asked] = place
-    result.threshold[asked] = _cut_that_decided(route, approve, block if block is not None else tier.review_from)
     if belief.labels is not None:
         _name(result, asked, belief)
-    leaves = route != REVIEW
-    if tier.review_from is not None:
-        leaves |= belief.probability >= tier.review_from
-    left: Rows = asked[leaves]
-    return left
+    left = np.empty(len(asked), np.intp)
+    count = _settle(
+        asked, belief.raw, belief.probability, _column(approve), _column(block),
+        np.nan if tier.review_from is None else tier.review_from, place,
+        result.score, result.probability, result.threshold, result.route, result.tier, left,
+    )  # fmt: skip
+    return left[:count]
+
+
+@lru_cache(maxsize=256)
+def _one(cut: float | None) -> Float64:
+    """Gives a cut for all rows as a column of one, which is not written to."""
+    return np.array([np.nan if cut is None else cut])
+
+
+def _column(cut: Cut) -> Float64:
+    return cut if isinstance(cut, np.ndarray) else _one(cut)
+
+
+@compiled
+def _settle(
+    asked: Any, raw: Any, probability: Any, approve: Any, block: Any, review_from: float, place: int, score: Any, believed: Any,
+    threshold: Any, route: Any, tier: Any, left: Any,
+) -> int:  # fmt: skip
+    """Routes rows as route.route_by_thresholds does and writes them down; puts those that leave here into `left`, and gives how many.
+
+    A cut is one number or one for each row, not a number where there is none. `threshold` is what a row was compared with: where it is
+    approved the approve cut, else the block cut; what a tier that never blocks holds for people, `review_from`.
+    """
+    count = 0
+    for at in range(len(asked)):
+        row, one = asked[at], probability[at]
+        low, high = approve[min(at, len(approve) - 1)], block[min(at, len(block) - 1)]
+        chosen = REVIEW
+        if one < low:
+            chosen = APPROVE
+        if one >= high:
+            chosen = BLOCK
+        if np.isnan(one):
+            chosen = UNDECIDED
+        score[row], believed[row], route[row], tier[row] = raw[at], one, chosen, place
+        threshold[row] = low if chosen == APPROVE else review_from if np.isnan(high) else high
+        if chosen != REVIEW or one >= review_from:
+            left[count] = row
+            count += 1
+    return count
 
 
 def _name(result: Scores, rows: Rows, belief: Belief) -> None:
     if result.labels is None:
         result.labels = tuples([()] * len(result.route))
     result.labels[rows] = belief.labels
-
-
-def _cut_that_decided(route: npt.NDArray[np.int8], approve: Cut, held: Cut) -> Float64:
-    """Per row the cut it was compared with: where it passes the approve cut, else the block cut.
-
-    What a tier that never blocks holds for people was compared with the cut from which people look.
-    """
-    lower, upper = (np.nan if cut is None else cut for cut in (approve, held))
-    return np.where(route == APPROVE, lower, upper)

@@ -164,7 +164,7 @@ class Tier:
         if self.model is None:
             return Belief(values[:, 0], values[:, 0], None)
         task = self.model.card.task
-        raw, calibrated = (calibrate.probability(values, task, how) for how in (UNCALIBRATED, self.model.calibration))
+        raw, calibrated = calibrate.with_raw(values, task, self.model.calibration)
         if task == "binary" or self.labels is None:
             if self.base_rates is not None:
                 calibrated = calibrate.at_base_rate(calibrated, *self.base_rates)

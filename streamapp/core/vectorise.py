@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from streamapp.core.card import Scaler
+from streamapp.core.windows_index import compiled
 
 Int64 = npt.NDArray[np.int64]
 SLICE_WASTE_CELLS = 8192
@@ -51,6 +54,34 @@ def scale(values: npt.NDArray[np.float64], scaler: Scaler) -> npt.NDArray[np.flo
         values = np.clip(values, scaler.low, scaler.high)
     standard: npt.NDArray[np.float64] = (values - np.asarray(scaler.mean)) / np.asarray(scaler.scale)
     return standard.astype(np.float32)
+
+
+def scaled(values: npt.NDArray[np.float64], places: npt.NDArray[np.intp], scaler: Scaler) -> npt.NDArray[np.float32]:
+    """Gives `scale` of the columns at `places` [k] of all features [n, m], by a kernel and to the last bit."""
+    out = np.empty((len(values), len(places)), np.float32)
+    _scale(np.ascontiguousarray(values.T), places, *_constants(scaler), out)
+    return out
+
+
+@lru_cache(maxsize=64)
+def _constants(scaler: Scaler) -> tuple[npt.NDArray[np.float64], ...]:
+    """Gives low, high, mean and scale as columns; nothing is clipped at infinity."""
+    k = len(scaler.names)
+    low, high = (scaler.low, scaler.high) if scaler.low else ((-np.inf,) * k, (np.inf,) * k)
+    return np.array(low), np.array(high), np.array(scaler.mean), np.array(scaler.scale)
+
+
+@compiled
+def _scale(columns: Any, places: Any, low: Any, high: Any, mean: Any, scale: Any, out: Any) -> None:
+    for at in range(len(places)):
+        column = columns[places[at]]
+        for row in range(len(out)):
+            value = column[row]
+            if value < low[at]:  # what is not a number is neither below nor above
+                value = low[at]
+            elif value > high[at]:
+                value = high[at]
+            out[row, at] = (value - mean[at]) / scale[at]
 
 
 def take(inputs: Inputs, rows: npt.NDArray[np.intp]) -> Inputs:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from streamapp.adapters.models import OnnxModel, latest_version, load_model
+from streamapp.adapters.models import THIN_ROWS, OnnxModel, latest_version, load_model
 from streamapp.adapters.models_memory import ConstantModel, LinearModel
 from streamapp.core.card import Calibration, Card, Scaler, Smoke, Threshold
 from streamapp.core.errors import ModelFailed, ModelRejected
@@ -72,6 +72,19 @@ def test_a_good_version_loads_and_agrees_with_its_numpy_twin(version: Path) -> N
         ours, theirs = model.contributions(inputs), twin.contributions(inputs)
         assert np.abs(ours.numeric - theirs.numeric).max() < 1e-12
         assert np.abs(ours.ngram - theirs.ngram).max(initial=0) < 1e-12
+
+
+def test_a_thin_micro_batch_has_the_margins_of_the_graph_and_a_whole_one_runs_it(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(version)
+    runs, run = [0], model._run
+    monkeypatch.setattr(model, "_run", lambda *given: (runs.__setitem__(0, runs[0] + 1), run(*given))[1])
+    whole = inputs_of([7, 0, 300, *range(THIN_ROWS)])
+    margins = model.logits(whole)
+    assert runs[0] > 0
+    runs[0] = 0
+    thin = np.concatenate([model.logits(take(whole, rows)) for rows in np.array_split(np.arange(len(margins)), 3)])
+    assert runs[0] == 0
+    assert np.abs(margins - thin).max() < 1e-10
 
 
 def test_no_rows_give_no_margins(version: Path) -> None:

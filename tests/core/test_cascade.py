@@ -8,7 +8,7 @@ import pytest
 
 from streamapp.core.card import Calibration, Card, Scaler, Threshold
 from streamapp.core.cascade import NO_TIER, Answer, Tier, score, scoring
-from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED
+from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED, route_by_thresholds
 from streamapp.core.tiers import View, labels_of, strange_labels
 from streamapp.core.vectorise import Contributions, Inputs
 
@@ -195,3 +195,26 @@ def test_a_tier_with_a_scale_of_its_own_is_given_its_own_inputs() -> None:
     given = Inputs(np.array([[-5.0], [0.5], [5.0]], np.float32), None, np.array([[1.0, 20.0], [3.0, 40.0], [5.0, 60.0]]))
     score(given, [tier("fast", Echo()), Tier("heavy", heavy, None, None, own=own)], OPEN)
     assert heavy.seen == [[4.0, 2.0]]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("cuts", [(0.3, 0.7), (None, 0.7), (0.3, None), (None, None), "by cost"])
+@pytest.mark.parametrize("review_from", [None, 0.6])
+def test_rows_are_routed_and_written_down_as_columns_would_be(cuts: object, review_from: float | None) -> None:
+    margins = np.linspace(-3.0, 3.0, 41)
+    cheapest = (np.linspace(0.2, 0.4, 41), np.linspace(0.9, 0.5, 41)) if cuts == "by cost" else None
+    approve, block = (None, None) if cheapest is not None else cuts  # type: ignore[misc]
+    asked = Tier("fast", Echo(), approve, block, review_from=review_from, by_cost=(cheapest is not None,) * 2)
+    open_rows = np.arange(41) % 5 > 0
+    found = score(inputs(*margins), [asked], open_rows, None, cheapest)
+    low, high = cheapest if cheapest is not None else (approve, block)
+    believed = 1.0 / (1.0 + np.exp(-margins.astype(np.float32).astype(np.float64)))
+    route = np.where(open_rows, route_by_thresholds(believed, low, high), UNDECIDED)
+    held = review_from if high is None else high
+    threshold = np.where(route == APPROVE, NAN if low is None else low, NAN if held is None else held)
+    assert found.route.tolist() == route.tolist()
+    assert found.probability == pytest.approx(np.where(open_rows, believed, NAN), abs=1e-15, nan_ok=True)
+    assert found.threshold == pytest.approx(np.where(open_rows, threshold, NAN), nan_ok=True)
+    assert found.tier.tolist() == np.where(open_rows, 0, NO_TIER).tolist()

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED, route_by_thresholds, strictest_rule
+from streamapp.core.route import APPROVE, BLOCK, REVIEW, UNDECIDED, in_order, route_by_thresholds, strictest_rule
 
 probability = st.floats(0, 1)
 
@@ -39,3 +39,23 @@ def test_the_strictest_rule_decides_and_among_equals_the_first() -> None:
 
 def test_no_rules_decide_nothing() -> None:
     assert strictest_rule(np.zeros((3, 0), bool), np.zeros(0, np.int8)).tolist() == [-1, -1, -1]
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.data())
+def test_a_kernel_applies_the_policy_order_as_row_by_row_python_does(data: st.DataObject) -> None:
+    n, r = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 4))
+    column = lambda values: np.array(data.draw(st.lists(values, min_size=n, max_size=n)), np.int8)  # noqa: E731
+    hit = np.array(data.draw(st.lists(st.booleans(), min_size=n * r, max_size=n * r)), bool).reshape(n, r)
+    routes = np.array(data.draw(st.lists(st.sampled_from((APPROVE, REVIEW, BLOCK)), min_size=r, max_size=r)), np.int8)
+    always = np.array(data.draw(st.lists(st.booleans(), min_size=r, max_size=r)), bool)
+    said, tier = column(st.sampled_from((UNDECIDED, APPROVE, REVIEW, BLOCK))), column(st.integers(0, 2))
+    ruled, fallback = strictest_rule(hit, routes, always), strictest_rule(hit, routes)
+    found = in_order(said, tier, ruled, fallback, routes, REVIEW, 4)
+    for row in range(n):
+        mine = [(-routes[rule], rule) for rule in range(r) if hit[row, rule]]
+        first = min(((cut, rule) for cut, rule in mine if always[rule]), default=None)
+        if first is None and said[row] == UNDECIDED:
+            first = min(mine, default=None)
+        expected = (routes[first[1]], 0) if first else (REVIEW, 4) if said[row] == UNDECIDED else (said[row], tier[row] + 1)
+        assert (found[0][row], found[1][row]) == expected

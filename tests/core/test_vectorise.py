@@ -5,7 +5,19 @@ from hypothesis import strategies as st
 
 from streamapp.core.card import Scaler
 from streamapp.core.linear import Linear
-from streamapp.core.vectorise import SLICE_CELLS_MAX, SLICE_WASTE_CELLS, Inputs, Ngrams, pad, scale, slices, take, take_ngrams, unpad
+from streamapp.core.vectorise import (
+    SLICE_CELLS_MAX,
+    SLICE_WASTE_CELLS,
+    Inputs,
+    Ngrams,
+    pad,
+    scale,
+    scaled,
+    slices,
+    take,
+    take_ngrams,
+    unpad,
+)
 
 
 def ragged(lengths: list[int], seed: int = 0) -> Ngrams:
@@ -27,6 +39,17 @@ def test_scale_without_bounds_clips_nothing_and_takes_no_rows() -> None:
     scaler = Scaler(names=("a",), mean=(1.0,), scale=(2.0,))
     assert scale(np.array([[1e9]]), scaler)[0, 0] == np.float32((1e9 - 1) / 2)
     assert scale(np.empty((0, 1)), scaler).shape == (0, 1)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_columns_are_scaled_by_a_kernel_to_the_last_bit(bounded: bool, order: str) -> None:
+    rng = np.random.default_rng(3)
+    values = np.array(rng.standard_normal((17, 5)) * 3, order=order)
+    values[3, 4] = np.nan
+    bounds = {"low": (-2.0, -1.0, 0.1), "high": (1.0, 2.0, 3.0)} if bounded else {}
+    scaler, places = Scaler(("a", "b", "c"), (0.1, 0.2, 0.3), (3.0, 1.1, 0.7), **bounds), np.array([4, 0, 2])
+    assert scaled(values, places, scaler).tobytes() == np.ascontiguousarray(scale(values[:, places], scaler)).tobytes()
 
 
 def test_pad_puts_each_row_in_front_and_weighs_the_rest_nothing() -> None:
@@ -89,6 +112,16 @@ def test_take_without_ngrams_takes_the_numbers() -> None:
     part = take(Inputs(np.arange(6, dtype=np.float32).reshape(3, 2), None), np.array([2, 0]))
     assert part.numeric.tolist() == [[4.0, 5.0], [0.0, 1.0]]
     assert part.ngrams is None
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.lists(st.integers(0, 30), max_size=6))
+def test_a_kernel_adds_up_what_numpy_does(lengths: list[int]) -> None:
+    rng = np.random.default_rng(1)
+    model = Linear(rng.standard_normal(50).astype(np.float32), rng.standard_normal(2).astype(np.float32), 0.25)
+    numeric = rng.standard_normal((len(lengths), 2)).astype(np.float32)
+    for inputs in (Inputs(numeric, ragged(lengths)), Inputs(numeric, None)):
+        assert model.added_up(inputs) == pytest.approx(model.margins(inputs), abs=1e-12)
 
 
 def test_linear_margins_are_the_sum_of_the_shares_row_by_row() -> None:
