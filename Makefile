@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 KAFKA_PORT ?= 9092
 ARGS ?=
+# Half of the time of the whole suite is waiting for brokers, so one process per core takes the files in turn (tests/conftest.py says how many).
+SHARED := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -23,7 +25,7 @@ demo: $(VENV)/.program ## broker, worker and generator on this machine, with a l
 	@$(BIN)/streamapp demo $(ARGS)
 
 test: $(VENV)/.development ## all tests that need nothing but Python; those on Kafka and Redis say why they are skipped
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 simulate: $(VENV)/.development ## the delivery under faults, in virtual time: thousands of seeds; ARGS="--seed N" replays one
 	@$(BIN)/python -m tests.simulation.run $(ARGS)

@@ -32,6 +32,16 @@ else:
     _WITHOUT = ""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Gives how many processes share `make test`, 0: this one runs all; more than four would wait for the longest file.
+
+    What somebody picks out begins sooner in one process, and is easier to read.
+    """
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4) if whole else 0
+
+
 def pytest_report_header() -> str:
     """Says at the top of a run what this machine cannot show."""
     return _WITHOUT
