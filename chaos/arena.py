@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from chaos.bus import PARTITIONS, Administration, Feed, Stuck, Watch, await_true, topics_of
+from chaos.bus import PARTITIONS, Administration, Feed, Stuck, await_true, topics_of
 from chaos.expect import COUNTS, PAYMENTS, Recount
 from chaos.processes import ROOT, Process
 from chaos.stream import Stream
 from chaos.verify import Asked, Output, Place, Tally, invented, judge, judge_textbook
+from chaos.watch import Watch
 
 SETTLE_S = 120.0
 PIPELINES = {"counts": str(ROOT / "chaos/counts.toml"), "payments": str(ROOT / "pipelines/payments.toml")}
@@ -152,7 +153,11 @@ class Arena:
         except Stuck as why:
             self.notes["records that only a second look found"] += self.watch.look_again()
             if not answered():
-                raise Stuck(f"{why}; open: {self.watch.unanswered()}, such as {self.watch.unanswered_places()[:5]}") from None
+                seen, places = len(self.watch.inputs), self.watch.unanswered_places()
+                raise Stuck(
+                    f"{why}, and all topics were read again to their ends: input {seen} of {self.feed.sent}, open {len(places)}, such as "
+                    f"{places[:5]}"
+                ) from None
         await_true(lambda: time.monotonic() - self.watch.last_answer_s > quiet_s, "nothing more comes", SETTLE_S)
 
     def state(self) -> dict[int, int]:
@@ -249,7 +254,11 @@ class TextbookArena(Arena):
 
 def streamapp(*arguments: str) -> str:
     """Runs a command of the program; gives what it wrote. Raises Stuck with its words when it fails."""
-    done = subprocess.run([sys.executable, "-m", "streamapp", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "streamapp", *arguments]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SETTLE_S)
+    except subprocess.TimeoutExpired:
+        raise Stuck(f"streamapp {' '.join(arguments[:2])} still runs after {SETTLE_S:g} s") from None
     if done.returncode:
         raise Stuck(f"streamapp {' '.join(arguments[:2])}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

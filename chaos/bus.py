@@ -1,4 +1,4 @@
-"""The outside of the engine, through librdkafka: a steady feed of events, and an eye on everything that any topic holds."""
+"""The outside of the engine, through librdkafka: a steady feed of events, and what is asked of topics and groups."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError as KafkaProblem
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
-from chaos.stream import Record, Stream
-from chaos.verify import Output
+from chaos.follow import QUIET, Spot, ends
+from chaos.stream import Stream
 
 PARTITIONS = 4
-LOOK_S = 30.0
-QUIET: Mapping[str, Any] = {"log_level": 0, "topic.metadata.refresh.interval.ms": 1000, "reconnect.backoff.max.ms": 500}
 # What it says of a broker that is away on purpose is of no use to anybody.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 T = TypeVar("T")
+FLUSH_S = 60.0
 ROLES = ("approve", "review", "block", "decisions", "dead-letters")
+#: Headers of records of ours on a topic of theirs.
+PROBE = [("probe", b"")]
 
 
 class Stuck(Exception):
@@ -72,8 +72,9 @@ class Feed:
 
     def flush(self) -> None:
         """Waits until the broker has all; raises Stuck."""
-        if self._producer.flush(60) or self._failed:
-            raise Stuck(f"the input was not taken: {self._failed[:1] or 'no answer'}")
+        left = self._producer.flush(FLUSH_S)
+        if left or self._failed:
+            raise Stuck(f"the input was not taken: {self._failed[0] if self._failed else f'no answer for {left} records in {FLUSH_S:g} s'}")
 
     @contextmanager
     def load(self, rate: int, burst: int) -> Iterator[None]:
@@ -82,8 +83,11 @@ class Feed:
         self.send(burst)
 
         def run() -> None:
-            while not stop.wait(0.05):
-                self.send(max(1, rate // 20))
+            try:
+                while not stop.wait(0.05):
+                    self.send(max(1, rate // 20))
+            except (BufferError, KafkaException) as failure:
+                self._failed.append(str(failure))
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
@@ -97,138 +101,6 @@ class Feed:
     def _delivered(self, error: KafkaError | None, _: object) -> None:
         if error is not None:
             self._failed.append(str(error))
-
-
-class Watch:
-    """Follows the events topic and every output in a thread; keeps what it saw by (partition, source offset)."""
-
-    def __init__(self, bootstrap: str, events: str, outputs: Mapping[str, str], *, by_place: bool = True) -> None:
-        """`by_place` False: answers carry no source offset, so events and answers are kept in the order in which they came."""
-        self.inputs: dict[tuple[int, int], Record] = {}
-        self.answers: dict[tuple[int, int], list[Output]] = defaultdict(list)
-        self.plain: list[Output] = []
-        self.read_again = 0  #  records that the broker gave twice: a client that is told to begin anew reads what it has read
-        self._read: set[tuple[str, int, int, int]] = set()
-        self.last_answer_s = time.monotonic()
-        self._events, self._roles, self._by_place = events, {name: role for role, name in outputs.items()}, by_place
-        self._open: dict[tuple[int, int], int] = {}  # what is still missing of an input's answer: 1 verdict, 2 decision
-        self._served: list[tuple[int, int]] = []  #     (partition, epoch ms) of verdicts
-        self._places = [
-            TopicPartition(topic, number, OFFSET_BEGINNING) for topic in (events, *outputs.values()) for number in range(PARTITIONS)
-        ]
-        self._settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap, "group.id": f"{events}.watch", "enable.auto.commit": False, "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed", "fetch.wait.max.ms": 20, "fetch.error.backoff.ms": 50,
-            "fetch.message.max.bytes": 4 << 20, "allow.auto.create.topics": True, "enable.partition.eof": True, **QUIET,
-        }  # fmt: skip
-        self._consumer = Consumer(self._settings)
-        self._stop = threading.Event()
-        self._failure: Exception | None = None
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._consumer.assign(self._places)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._consumer.close()
-
-    def unanswered(self) -> int:
-        """Gives how many of the inputs seen have no verdict or dead letter, or no decision record. Raises what stopped the watch."""
-        if self._failure is not None:
-            raise self._failure
-        with self._lock:
-            return len(self._open)
-
-    def unanswered_places(self) -> list[tuple[int, int]]:
-        """Gives which they are."""
-        with self._lock:
-            return sorted(self._open)
-
-    def served_since(self, at_ms: int) -> dict[int, int]:
-        """Gives, per partition, when the first verdict after `at_ms` was written, in epoch ms."""
-        first: dict[int, int] = {}
-        with self._lock:
-            for partition, when in reversed(self._served):
-                if when <= at_ms:
-                    if len(first) == PARTITIONS or when < at_ms - 60_000:
-                        break
-                    continue
-                first[partition] = min(when, first.get(partition, when))
-        return first
-
-    def look_again(self) -> int:
-        """Reads all topics anew by another consumer; gives how many records there are that the first had not been given.
-
-        After a broker was away librdkafka may go on with all partitions but one (its issue 4492); what the topics hold is what counts.
-        """
-        before, read_again, other, open_places = self.kept, self.read_again, Consumer(self._settings), len(self._places)
-        try:
-            other.assign(self._places)
-            give_up = time.monotonic() + LOOK_S
-            while open_places and time.monotonic() < give_up:
-                for message in other.consume(500, 0.05):
-                    if message.error() is None:
-                        self._keep(message)
-                    elif message.error().code() == KafkaError._PARTITION_EOF:
-                        open_places -= 1
-        finally:
-            other.close()
-        self.read_again = read_again
-        return self.kept - before
-
-    @property
-    def kept(self) -> int:
-        """Records of all topics that were seen."""
-        with self._lock:
-            return len(self._read)
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                for message in self._consumer.consume(500, 0.05):
-                    if message.error() is None:
-                        self._keep(message)
-        except Exception as failure:  # noqa: BLE001 - told to whoever waits for an answer
-            self._failure = failure
-
-    def _keep(self, message: Any) -> None:
-        topic, partition, key, value = message.topic(), message.partition(), message.key(), message.value()
-        one = topic, partition, message.offset(), message.timestamp()[1]  # with its time: a topic made anew counts from 0 again
-        with self._lock:
-            if one in self._read:
-                self.read_again += 1
-                return
-            self._read.add(one)
-            if topic == self._events:
-                place = partition, message.offset()
-                self.inputs[place] = key, value
-                self._settle(place)
-                return
-            self.last_answer_s = time.monotonic()
-            output = Output(self._roles[topic], key, value, message.timestamp()[1])
-            if output.role != "decisions":
-                self._served.append((partition, output.at_ms))
-            if not self._by_place:
-                self.plain.append(output)
-                return
-            source = next((told for name, told in message.headers() or () if name == "source-offset"), b"-1")
-            place = partition, int(source)
-            self.answers[place].append(output)
-            self._settle(place)
-
-    def _settle(self, place: tuple[int, int]) -> None:
-        if place not in self.inputs or not self._by_place:
-            return
-        roles = {output.role for output in self.answers.get(place, ())}
-        if "dead-letters" in roles or ("decisions" in roles and len(roles) > 1):
-            self._open.pop(place, None)
-        else:
-            self._open[place] = len(roles)
 
 
 class Administration:
@@ -248,6 +120,32 @@ class Administration:
         for one in self._admin.delete_topics(list(names)).values():
             one.result(30)
         await_true(lambda: not set(names) & set(self._admin.list_topics(timeout=10).topics), f"{names} are deleted", 30)
+
+    def seal(self, topic: str) -> dict[Spot, int]:
+        """Lets a topic take nothing more; gives where its partitions end then. Raises KafkaException, Stuck.
+
+        The broker obeys a moment after it has said yes, so each partition is tried until it refuses.
+        """
+        self.limit(topic, 1)
+        sealed: set[int] = set()
+
+        def told(error: KafkaError | None, message: Message) -> None:
+            if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                sealed.add(message.partition() or 0)
+
+        producer = Producer({"bootstrap.servers": self._bootstrap, **QUIET})
+
+        def refused() -> bool:
+            for number in set(range(PARTITIONS)) - sealed:
+                producer.produce(topic, partition=number, headers=PROBE, on_delivery=told)
+            producer.flush(5)
+            return len(sealed) == PARTITIONS
+
+        await_true(refused, f"{topic} takes nothing more", 30)
+        found = ends(self._bootstrap, [(topic, number) for number in range(PARTITIONS)])
+        if len(found) < PARTITIONS:
+            raise Stuck(f"the broker does not say where the partitions of {topic} end")
+        return found
 
     def limit(self, topic: str, max_bytes: int | None) -> None:
         """Sets what the topic takes at once; None: the broker's default again."""

@@ -226,16 +226,27 @@ def output_refused(arena: Arena) -> float:
 
 
 def output_deleted(arena: Arena) -> float:
-    """A verdict topic is deleted: the worker ends un-acked; once there is one again, the next goes on. What the old one held counts."""
+    """A verdict topic is deleted: the worker ends un-acked; once there is one again, the next goes on. What the old one held counts.
+
+    Nobody can read later what a worker writes between the last look and the end of the topic. So it stands still for that moment, with
+    micro-batches in its hands, and the topic takes nothing more, until the watch has read all that is in it.
+    """
     topic = arena.outputs["block"]
     arena.keep(1)
     with arena.feed.load(RATE, BURST):
         arena.steady()
-        arena.admin.delete(topic)
+        (worker,) = arena.workers
+        worker.signal(signal.SIGSTOP)
+        try:
+            arena.watch.read_to(arena.admin.seal(topic))
+            arena.admin.delete(topic)
+        finally:
+            worker.signal(signal.SIGCONT)
         try:
             _ends_loudly(arena)
         finally:
             arena.admin.create(topic)
+            arena.watch.begin_again(topic)
         since_ms = now_ms()
         arena.keep(1)
         took_s = arena.recovered(since_ms)

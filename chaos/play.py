@@ -85,6 +85,8 @@ def play(name: str, rounds: int, seed: int, ground: Ground, told: Callable[[], N
         played.notes = dict(arena.notes)
         if arena.watch.read_again:
             played.notes["records read again by the watch"] = arena.watch.read_again
+        if arena.watch.replaced:
+            played.notes["clients of the watch that stood still"] = arena.watch.replaced
     if played.failures:
         played.kept = str(folder)
     else:

@@ -128,7 +128,11 @@ class Node:
         self._run("stop", *self._options, "--wipe")
 
     def _run(self, *arguments: str) -> None:
-        done = subprocess.run([str(ROOT / "ops/kafka/kafka"), *arguments], capture_output=True, text=True, check=False)
+        command = [str(ROOT / "ops/kafka/kafka"), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise Stuck(f"kafka {arguments[0]} still runs after {PATIENCE_S:g} s") from None
         if done.returncode:
             raise Stuck(f"kafka {arguments[0]}: {done.stderr.strip()}")
 
