@@ -23,6 +23,7 @@ from streamapp.bus.topics import Topics, create_topics
 MIB = 1 << 20
 SAMPLE_S = 0.5
 EVENTS = 50_000  #        different ones; the backlog repeats them
+RETENTION_MS = 300_000  # the backlog outlives its filling; ten minutes of outputs would fill a disk
 LAG_MAX = 60_000  #       full load: so many are always waiting, no more
 
 
@@ -34,7 +35,8 @@ async def answered(consumer: AIOKafkaConsumer, topics: Topics) -> int:
 
 async def measure(where: ground.Broker, command: Any, backlog: int, minutes: float) -> dict[str, Any]:
     """Gives events, seconds and resident memory (MiB): idle, the most over the backlog, and quartile by quartile at full load."""
-    topics = Topics(ground.namespace("soak"), retention_ms={"events": 600_000, "decisions": 600_000})
+    kept = dict.fromkeys(("events", "approve", "review", "block", "decisions"), RETENTION_MS)
+    topics = Topics(ground.namespace("soak"), retention_ms=kept)
     await create_topics(where.address, topics, partitions=ground.PARTITIONS)
     keys, values = ground.good_events(EVENTS)
     consumer = AIOKafkaConsumer(bootstrap_servers=where.address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, repeat
 from operator import attrgetter
@@ -11,26 +12,24 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from streamapp.core.column_checks import Column, column_check
 from streamapp.core.envelope import Attributes, read_headers, strip_frame
 from streamapp.core.errors import Reject, RejectCode
 from streamapp.core.events import Int32, Int64, Plan, Segment
-from streamapp.core.fields import EVENT_ID, TENANT, Refused, id_bounds, pattern_of
+from streamapp.core.fields import EVENT_ID, TENANT, Refused
 from streamapp.core.plain import PlainReader
 from streamapp.core.plain_rows import PlainRows
 from streamapp.core.scrutiny import NOT_DECODED, Scrutiny, event_type
-from streamapp.core.spec import FieldSpec, PipelineSpec
+from streamapp.core.spec import PipelineSpec
 from streamapp.core.texts import Strings, Texts
 from streamapp.core.times import UNREADABLE, epoch_ms
 
 #: Rows from which on a kernel is worth its calls: some 150 µs, however few there are.
 PLAIN_ROWS_MIN = 48
-
-Column = list[Any]
-#: Takes a column and notes the places that need a second look; gives the same list, or a new one where values were normalised.
-Prepare = Callable[[Column, set[int]], Column]
-#: Takes the events and notes suspects; gives the field's column and leaves its values in the events as well.
-Check = Callable[[list[Any], set[int]], Column]
+#: Where more of the rows are odd, reading all of them closely is cheaper than putting both kinds together.
+ODD_SHARE_MAX = 0.25
 
 
 class Decoder:
@@ -50,12 +49,15 @@ class Decoder:
         self._key_of = attrgetter(spec.pipeline.key)
         fields = {"event_id": EVENT_ID, "tenant": TENANT} | spec.event.fields
         self._plain = PlainReader(spec) if PlainReader.reads(spec) else None
-        self._checks = {name: check for name, one in fields.items() if (check := _column_check(name, one)) is not None}
+        self._checks = {name: check for name, one in fields.items() if (check := column_check(name, one)) is not None}
 
     def plan(self, segments: Sequence[Segment]) -> Plan:
         """Takes what one poll brought; gives its good events as columns and the others as rejects, both in (segment, offset) order."""
         if self._plain is not None and (plain := self._plainly(self._plain, segments)) is not None:
             return plain
+        return self._closely(segments)
+
+    def _closely(self, segments: Sequence[Segment]) -> Plan:
         values: list[bytes | None] = list(chain.from_iterable(segment.values for segment in segments))
         if not values:
             none, times = np.empty(0, np.int32), np.empty(0, np.int64)
@@ -82,32 +84,48 @@ class Decoder:
         return _assemble(segments, events, rows, received, columns, times, schema_ids, refused, flags)
 
     def _plainly(self, reader: PlainReader, segments: Sequence[Segment]) -> Plan | None:
-        """Gives the plan where every record is plain, good and without headers; None where one is to be looked at, or there are few."""
-        if sum(map(len, segments)) < PLAIN_ROWS_MIN or any(any(segment.headers) for segment in segments):
+        """Gives the plan by way of the kernel, odd records looked at closely; None where records are few, or too many of them are odd."""
+        count = sum(map(len, segments))
+        if count < PLAIN_ROWS_MIN or any(any(segment.headers) for segment in segments):
             return None
         values = Texts.end_to_end([segment.values for segment in segments])
-        rows = None if values is None else reader.read(values)
-        if values is None or rows is None:
+        keys = None if self._key is None else Texts.end_to_end([segment.keys for segment in segments])
+        if values is None or (self._key is not None and keys is None):
             return None
-        if self._key is not None:
-            keys = Texts.end_to_end([segment.keys for segment in segments])
-            if keys is None or not rows.same(self._key, keys):
-                return None
+        rows, odd = reader.read(values)
+        if keys is not None:
+            rows.differing(self._key or "", keys, odd)
         received = np.concatenate([segment.timestamps for segment in segments])
-        times = reader.times(rows, received)
-        if times is None:
-            return None
+        times = reader.times(rows, received, odd)
         segment, index = _places(segments)
-        ids: Sequence[str] = Strings(rows.bytes_of("event_id"))
+        bits, rejects, stay = np.zeros(count, np.int32), list[Reject](), np.arange(count)
+        left = np.flatnonzero(odd)
+        if len(left) > ODD_SHARE_MAX * count:
+            return None
+        if len(left):
+            closely = self._closely(_some(segments, odd))
+            if closely.schema_id is not None:  # a frame says more than the fields of an event
+                return None
+            first = np.searchsorted(segment[left], np.arange(len(segments)))  # of each segment's odd records
+            good = left[first[closely.segment] + closely.index]
+            rejects = [replace(one, index=int(index[left[first[one.segment] + one.index]])) for one in closely.rejects]
+            times[good], bits[good], odd[good] = closely.event_time, closely.flags, False
+            stay = np.flatnonzero(~odd)
+            rows = rows.kept(stay, dict(zip(np.searchsorted(stay, good).tolist(), closely.events, strict=True)))
+        segment, index = segment[stay], index[stay]
+        event_id: Sequence[str] = Strings(rows.bytes_of("event_id"))
         if rows.missing("event_id").any():
-            ids = _with_places(rows.column("event_id"), segments, segment, np.concatenate([one.offsets for one in segments]))
+            offsets = np.concatenate([one.offsets for one in segments])[stay]
+            event_id = _with_places(rows.column("event_id"), segments, segment, offsets)
         tenants = [tenant or "" for tenant in rows.column("tenant")] if not rows.missing("tenant").all() else [""] * len(rows)
-        bits = np.zeros(len(rows), np.int32)
-        return Plan(tuple(segments), _Later(self, rows, values), segment, index, ids, tenants, times, received, bits, [], plain=rows)
+        events = _Later(self, rows, values, stay)
+        return Plan(
+            tuple(segments), events, segment, index, event_id, tenants, times[stay], received[stay], bits[stay], rejects, plain=rows
+        )
 
-    def structs(self, rows: PlainRows, values: Texts) -> list[Any]:
-        """Gives plain events as the other way gives them."""
-        events = list(map(self._decode, values))
+    def structs(self, rows: PlainRows, values: Sequence[bytes]) -> list[Any]:
+        """Takes the records of plain rows; gives their events as the other way gives them."""
+        events = [rows.other(row) or self._decode(value) for row, value in enumerate(values)]
         for name in self._checks:
             deque(map(setattr, events, repeat(name), rows.column(name)), maxlen=0)
         return events
@@ -226,72 +244,6 @@ def _compress(events: list[Any], rows: Int64, refused: dict[int, Refused]) -> In
     return kept
 
 
-def _column_check(name: str, spec: FieldSpec) -> Check | None:
-    """Gives the check of what msgspec leaves to the columns, None where it leaves nothing."""
-    prepare = {"id": _prepare_ids, "text": _prepare_texts, "json": _prepare_json}.get(spec.type, lambda _: None)(spec)
-    matches, default, values_of = pattern_of(spec), spec.default, attrgetter(name)
-    if prepare is None and matches is None and default is None:
-        return None
-
-    def check(events: list[Any], suspects: set[int]) -> Column:
-        given = list(map(values_of, events))
-        column = given if prepare is None else prepare(given, suspects)
-        if default is not None and None in column:
-            column = [default if value is None else value for value in column]
-        if matches is not None:
-            wrong = {value for value in set(column) if value is not None and not matches(value)}
-            if wrong:
-                suspects.update(place for place, value in enumerate(column) if value in wrong)
-        if column is not given:
-            deque(map(setattr, events, repeat(name), column), maxlen=0)
-        return column
-
-    return check
-
-
-def _prepare_ids(spec: FieldSpec) -> Prepare:
-    low, high = id_bounds(spec)
-
-    def prepare(column: Column, suspects: set[int]) -> Column:
-        kinds = set(map(type, column))
-        if int not in kinds:
-            return column
-        texts = list(map(str, column)) if len(kinds) == 1 else [str(value) if type(value) is int else value for value in column]
-        suspects.update(place for place, text in enumerate(texts) if text is not None and not low <= len(text) <= high)
-        return texts
-
-    return prepare
-
-
-def _prepare_texts(spec: FieldSpec) -> Prepare:
-    low, high = max(spec.min_length or 1, 1), spec.max_length or np.inf
-
-    def prepare(column: Column, suspects: set[int]) -> Column:
-        whole = spec.required or None not in column
-        stripped = list(map(str.strip, column)) if whole else [value and value.strip() for value in column]
-        lengths = list(map(len, stripped)) if whole else [low if value is None else len(value) for value in stripped]
-        if min(lengths) < low or max(lengths) > high:
-            suspects.update(place for place, length in enumerate(lengths) if not low <= length <= high)
-        # Cleaning may leave nothing of a text (zero-width marks, `&#32;`): one with no letter at either end is looked at again.
-        suspects.update(place for place, text in enumerate(stripped) if text and not (text[0].isalnum() or text[-1].isalnum()))
-        return column if stripped == column else stripped
-
-    return prepare
-
-
-def _prepare_json(spec: FieldSpec) -> Prepare | None:
-    high = spec.max_length
-
-    def prepare(column: Column, suspects: set[int]) -> Column:
-        if high is not None and max(map(len, column)) > high:  # bytes here; the second look counts characters
-            suspects.update(place for place, raw in enumerate(column) if len(raw) > high)
-        if spec.required:
-            suspects.update(place for place, raw in enumerate(column) if len(raw) == 4 and bytes(raw) == b"null")
-        return column
-
-    return prepare if high is not None or spec.required else None
-
-
 _time_of = attrgetter("event_time")
 
 
@@ -360,6 +312,20 @@ def _places(segments: Sequence[Segment]) -> tuple[Int32, Int32]:
     return segment, (np.arange(len(segment)) - start[segment]).astype(np.int32)
 
 
+def _some(segments: Sequence[Segment], wanted: npt.NDArray[np.bool_]) -> list[Segment]:
+    """Gives the records without headers that are wanted [n], in segments as they were, some of them empty."""
+    some, row = [], 0
+    for one in segments:
+        places = np.flatnonzero(wanted[row : row + len(one)])
+        row += len(one)
+        at = places.tolist()
+        keys, values = [one.keys[place] for place in at], [one.values[place] for place in at]
+        some.append(
+            replace(one, offsets=one.offsets[places], timestamps=one.timestamps[places], keys=keys, values=values, headers=[()] * len(at))
+        )
+    return some
+
+
 def _with_places(ids: Column, segments: Sequence[Segment], segment: Int32, offsets: Int64) -> list[str]:
     """Gives event ids, topic-partition-offset where one is None."""
     prefixes = [f"{one.topic}-{one.partition}-" for one in segments]
@@ -372,12 +338,13 @@ def _with_places(ids: Column, segments: Sequence[Segment], segment: Int32, offse
 class _Later(Sequence[Any]):
     """Plain events as Structs, which nobody needs unless he asks for one."""
 
-    def __init__(self, decoder: Decoder, rows: PlainRows, values: Texts) -> None:
-        self._decoder, self._rows, self._values = decoder, rows, values
+    def __init__(self, decoder: Decoder, rows: PlainRows, values: Texts, stay: Int64) -> None:
+        """`stay` are the places in `values` of the rows."""
+        self._decoder, self._rows, self._values, self._stay = decoder, rows, values, stay
 
     @cached_property
     def _structs(self) -> list[Any]:
-        return self._decoder.structs(self._rows, self._values)
+        return self._decoder.structs(self._rows, [self._values[place] for place in self._stay.tolist()])
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -85,8 +85,8 @@ class VerdictEncoder:
             verdicts = woven(len(verdicts), [Texts.of([verdict[:-1] for verdict in verdicts]), b',"shadow_rules":', told, b"}"])
         if self._text_field is None:
             return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b"", Texts.nothing(len(verdicts)), b"}")
-        texts = outcome.plan.column(self._text_field)
-        digests = b"".join([sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]).hex().encode()
+        texts = outcome.plan.encoded(self._text_field)
+        digests = b"".join([sha256(text).digest() for text in texts]).hex().encode()
         hashes = Texts(np.frombuffer(digests, np.uint8), np.arange(len(texts) + 1) * 64)
         return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b',"text_sha256":"', hashes, b'"}')
 

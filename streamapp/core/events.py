@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.errors import Reject
 from streamapp.core.json_columns import Part, woven
-from streamapp.core.plain_rows import PlainRows
 from streamapp.core.text import TextColumn, text_column
 from streamapp.core.texts import Strings, Texts
 from streamapp.core.windows_index import DEFAULT_KEY, FAST_ROUNDS, hash_bytes, hash_names, joined
+
+if TYPE_CHECKING:
+    from streamapp.core.plain_rows import PlainRows
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -108,6 +110,11 @@ class Plan:
         values = self.column(name)
         return hash_names([text or "" for text in values] if None in values else values, key, rounds)
 
+    def encoded(self, name: str) -> Sequence[bytes]:
+        """Gives a text field that every event has as UTF-8."""
+        texts = None if self.plain is None else self.plain.texts(name)
+        return [text.encode("utf-8", "surrogatepass") for text in self.column(name)] if texts is None else texts
+
     def identities(self) -> Texts:
         """Gives what an event is known by, per row: tenant, a zero byte, event id; joined once, kept."""
         if self._identities is None and isinstance(self.event_id, Strings):
@@ -129,6 +136,11 @@ class Plan:
         """Gives the text field `name` of all n events, cleaned and folded once; an absent text is empty."""
         found = self.texts.get(name)
         if found is None:
-            values = self.column(name)
-            found = self.texts[name] = text_column([text or "" for text in values] if None in values else values)
+            encoded = None if self.plain is None else self.plain.texts(name)
+            if encoded is None:
+                values = self.column(name)
+                found = text_column([text or "" for text in values] if None in values else values)
+            else:
+                found = text_column(encoded)
+            self.texts[name] = found
         return found

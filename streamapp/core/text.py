@@ -14,6 +14,8 @@ import numpy.typing as npt
 from numba import njit
 
 from streamapp.core.fold import fold_bytes
+from streamapp.core.gather import gathered
+from streamapp.core.texts import Texts
 
 CLEANING_VERSION = "1"
 
@@ -115,9 +117,8 @@ def _hidden(source: str) -> int:
 
 @dataclass(slots=True, frozen=True)
 class TextColumn:
-    """n cleaned texts and their two views as concatenated UTF-8: row i of a view is `view[view_start[i]:view_start[i + 1]]`."""
+    """Two views of n cleaned texts as concatenated UTF-8: row i of a view is `view[view_start[i]:view_start[i + 1]]`."""
 
-    texts: list[str]
     raw: npt.NDArray[np.uint8]
     raw_start: npt.NDArray[np.int64]  #      n + 1
     folded: npt.NDArray[np.uint8]
@@ -125,7 +126,12 @@ class TextColumn:
     changed_share: npt.NDArray[np.float64]  # n: see `text_column`
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.raw_start) - 1
+
+    @property
+    def texts(self) -> list[str]:
+        """The cleaned texts; made anew each time."""
+        return list(map(bytes.decode, Texts(self.raw, self.raw_start)))
 
     def folded_text(self, row: int) -> str:
         """Gives the folded view of one row as a str."""
@@ -133,17 +139,11 @@ class TextColumn:
 
 
 @njit(cache=True, nogil=True)
-def _clean_ascii(
-    source: npt.NDArray[np.uint8], start: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Cleans rows of UTF-8 whose non-ASCII characters are clean already: ASCII controls, runs of spaces, both ends.
-
-    Gives bytes, starts and which rows were changed.
-    """
+def _clean_ascii(source: npt.NDArray[np.uint8], start: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Cleans rows of UTF-8 whose non-ASCII characters are clean already: ASCII controls, runs of spaces, both ends. Gives bytes, starts."""
     n = start.size - 1
     out = np.empty(source.size, np.uint8)
     out_start = np.empty(n + 1, np.int64)
-    touched = np.empty(n, np.bool_)
     out_start[0] = 0
     o = 0
     for row in range(n):
@@ -168,34 +168,66 @@ def _clean_ascii(
         while o > first and (out[o - 1] == 32 or out[o - 1] == 9 or out[o - 1] == 10 or out[o - 1] == 13):
             o -= 1
         out_start[row + 1] = o
-        touched[row] = o - first != start[row + 1] - start[row]
-    return out[:o], out_start, touched
+    return out[:o], out_start
 
 
-def text_column(texts: Sequence[str]) -> TextColumn:
-    """Takes n texts as they were received (not cleaned: cleaning hides the evidence); gives the column.
+@njit(cache=True, nogil=True)
+def _beyond_kernels(data: npt.NDArray[np.uint8], start: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Gives which rows have characters beyond ASCII, or references to any."""
+    found = np.zeros(start.size - 1, np.bool_)
+    for row in range(start.size - 1):
+        for i in range(start[row], start[row + 1]):
+            found[row] |= (data[i] >= 128) | (data[i] == 38)
+    return found
+
+
+#: Row, characters as received, characters that cleaning changed.
+_Hidden = tuple[int, int, int]
+
+
+def _without_kernels(row: int, text: str, hidden: list[_Hidden]) -> str:
+    """Gives a text so that ASCII is all there is left to clean, and notes what that hides."""
+    if _is_clean(text):
+        return text
+    plain = clean(text)
+    if plain != text and not (source := _unescape(text)).isascii():
+        hidden.append((row, len(source), _hidden(source)))
+    return plain
+
+
+def _from_strings(texts: Sequence[str], hidden: list[_Hidden]) -> Texts:
+    simple = (text.isascii() and "&" not in text for text in texts)
+    return Texts.of([
+        (text if easy else _without_kernels(row, text, hidden)).encode() for row, (text, easy) in enumerate(zip(texts, simple, strict=True))
+    ])  # fmt: skip
+
+
+def _from_bytes(texts: Texts, hidden: list[_Hidden]) -> Texts:
+    pieces, size = [texts.data], len(texts.data)
+    begin, end = texts.start[:-1].copy(), texts.start[1:].copy()
+    rows, whole = np.flatnonzero(_beyond_kernels(texts.data, texts.start)), texts.data.tobytes()
+    for row, low, high in zip(rows.tolist(), begin[rows].tolist(), end[rows].tolist(), strict=True):
+        text = whole[low:high].decode()
+        plain = _without_kernels(row, text, hidden)
+        if plain is not text:
+            pieces.append(np.frombuffer(plain.encode(), np.uint8))
+            begin[row], size = size, size + len(pieces[-1])
+            end[row] = size
+    return texts if len(pieces) == 1 else gathered(np.concatenate(pieces), begin, end)
+
+
+def text_column(texts: Sequence[str] | Texts) -> TextColumn:
+    """Takes n texts as they were received (not cleaned: cleaning hides the evidence), also as UTF-8; gives the column.
 
     `changed_share` is the share of the received characters that hide a Latin letter or digit (styled, full-width, marked, look-alike,
     leet) or nothing at all (format characters, combining marks); 0 for an empty text.
     Laws: `texts[i] == clean(given[i])`; a row does not depend on the others. Cost: linear; ASCII rows never leave the kernels.
     """
-    n = len(texts)
-    cleaned = list(texts)
-    hidden: list[tuple[int, int, int]] = []  # row, characters as received, characters that cleaning changed
-    for row, text in enumerate(cleaned):
-        if not (text.isascii() and "&" not in text) and not _is_clean(text):
-            plain = cleaned[row] = clean(text)
-            if plain != text and not (source := _unescape(text)).isascii():
-                hidden.append((row, len(source), _hidden(source)))
-    encoded = [text.encode() for text in cleaned]
-    start = np.zeros(n + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, encoded), np.int64, n), out=start[1:])
-    raw, raw_start, touched = _clean_ascii(np.frombuffer(b"".join(encoded), np.uint8), start)
-    if touched.any():
-        for row in np.flatnonzero(touched).tolist():
-            cleaned[row] = raw[raw_start[row] : raw_start[row + 1]].tobytes().decode()
+    hidden: list[_Hidden] = []
+    given = _from_bytes(texts, hidden) if isinstance(texts, Texts) else _from_strings(texts, hidden)
+    raw, raw_start = _clean_ascii(given.data, given.start)
     folded, folded_start, chars, changes = fold_bytes(raw, raw_start)
     for row, count, changed in hidden:
         chars[row] = count
         changes[row] = min(changes[row] + changed, count)
-    return TextColumn(cleaned, raw, raw_start, folded, folded_start, changes / np.maximum(chars, 1))
+    return TextColumn(raw, raw_start, folded, folded_start, changes / np.maximum(chars, 1))
