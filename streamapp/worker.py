@@ -1,4 +1,4 @@
-"""The shell around the line: one Faust agent takes micro-batches, decides them, and carries each Outcome away in the delivery order.
+"""The shell around the line: what the Faust agent is given is decided, and each Outcome is carried away in the delivery order.
 
 The order is the contract (DESIGN.md repeats it):
   1. check that the partitions are still ours
@@ -17,32 +17,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Generator, Sequence
 from contextlib import aclosing
 from itertools import takewhile
-from typing import Any, NamedTuple
 
 from streamapp import pipeline
-from streamapp.bus.app import StreamApp, source_topic
 from streamapp.bus.emit import Delivery
 from streamapp.bus.flight import LOG_WAIT_S, Flight, InFlight
 from streamapp.bus.transport import Batch
 from streamapp.core.cascade import answered_beside, answered_here
 from streamapp.core.errors import BusError
-from streamapp.core.events import Plan
 from streamapp.core.journal import Release
 from streamapp.core.outcome import Outcome
 from streamapp.core.tiers import Answer, Question
-from streamapp.lookahead import Ahead, in_turn, looking_ahead
+from streamapp.lookahead import Ahead, Coming, come, in_turn, looking_ahead
 from streamapp.ports import Ask, Journal, Observe, Reached, Settled, Share, ask_here, nothing_happens, tell_nobody
 from streamapp.prefetch import Prefetch
-
-
-class Coming(NamedTuple):
-    """A micro-batch before step 1: planned, and its texts being read, while the one before it is decided."""
-
-    batch: Batch
-    serving: pipeline.Serving
-    plan: Plan
-    planned_s: float  # what that took
-    reading: Awaitable[object] | None
 
 
 class Line:
@@ -69,16 +56,11 @@ class Line:
         """Runs until the batches end or a step fails; what failed is not acked, and the failure is raised."""
         async with asyncio.TaskGroup() as tasks:
             carrying = tasks.create_task(self._carry_away(tasks))
-            async with aclosing(looking_ahead(batches, self._come)) as arriving:
+            async with aclosing(looking_ahead(batches, lambda batch: come(batch, self.serving, self._ahead))) as arriving:
                 async for coming in arriving:
                     await self._decide(coming)
             await self._flight.empty()
             carrying.cancel()
-
-    def _come(self, batch: Batch) -> Coming:
-        began = time.perf_counter()
-        plan = pipeline.plan(batch.segments, self.serving)
-        return Coming(batch, self.serving, plan, time.perf_counter() - began, self._ahead(plan, self.serving))
 
     async def _decide(self, coming: Coming) -> None:
         batch, serving, plan, planned_s, reading = coming
@@ -133,30 +115,17 @@ class Line:
             counted = await self._journal.append(settled)  # 4
             self._reached("logged")
             if counted is None:
-                self._ack(several, [carried.answers.acknowledged_at for carried in several])
+                await self._ack(several, None)
             else:
-                tasks.create_task(self._ack_with(counted, several))
+                tasks.create_task(self._ack(several, counted))
             self._flight.landed(len(several))
 
-    def _ack(self, several: Sequence[InFlight], counted_ms: Sequence[int]) -> None:
+    async def _ack(self, several: Sequence[InFlight], counted: Awaitable[None] | None) -> None:
+        if counted is not None:
+            await counted
         for carried in several:
             carried.batch.ack()  # 5
         self._reached("acked")
-        for carried, at_ms in zip(several, counted_ms, strict=True):
-            self._observe(carried.outcome, carried.release.name, at_ms)
-
-    async def _ack_with(self, counted: Awaitable[None], several: Sequence[InFlight]) -> None:
-        await counted
-        self._reached("counted")
-        self._ack(several, [time.time_ns() // 1_000_000] * len(several))
-
-
-def attach(app: StreamApp, events_topic: str, line: Line) -> None:
-    """Makes `line` the agent of the events topic. A failure crashes the app, unacked: an exception that reached Faust would be acked."""
-
-    @app.agent(source_topic(app, events_topic), name="decide")
-    async def decide(stream: Any) -> None:
-        try:
-            await line.run(event.value async for event in stream.noack().events())
-        except* Exception as failures:  # noqa: BLE001 - whatever it is, Faust must not see it
-            await app.crash(failures.exceptions[0])
+        now_ms = time.time_ns() // 1_000_000
+        for carried in several:
+            self._observe(carried.outcome, carried.release.name, carried.answers.acknowledged_at if counted is None else now_ms)

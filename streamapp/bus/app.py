@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import faust
 
-from streamapp.bus.batch import BatchLimits
+from streamapp.bus.batch import Batch, BatchLimits
 from streamapp.bus.security import credentials
 from streamapp.bus.transport import Batches, Consumer, PartitionListener, register
 from streamapp.core.errors import ConfigError
@@ -113,6 +113,17 @@ def build_app(
 def source_topic(app: faust.App, *names: str) -> Any:
     """Gives the topic whose agent gets a `Batch` per poll over all partitions of `names`."""
     return app.topic(*names, schema=Batches())
+
+
+def attach(app: StreamApp, events_topic: str, work: Callable[[AsyncIterator[Batch]], Awaitable[None]]) -> None:
+    """Makes `work` the agent of the events topic. A failure crashes the app, unacked: an exception that reached Faust would be acked."""
+
+    @app.agent(source_topic(app, events_topic), name="decide")
+    async def decide(stream: Any) -> None:
+        try:
+            await work(event.value async for event in stream.noack().events())
+        except* Exception as failures:  # noqa: BLE001 - whatever it is, Faust must not see it
+            await app.crash(failures.exceptions[0])
 
 
 async def run(app: StreamApp, stop: asyncio.Event) -> None:

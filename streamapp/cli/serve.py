@@ -21,7 +21,7 @@ from streamapp.adapters.probes import Probes
 from streamapp.adapters.profiles_redis import Keeping, RedisProfiles
 from streamapp.adapters.shared_memory import MemoryShared
 from streamapp.adapters.shared_redis import RedisShared
-from streamapp.bus.app import StreamApp, build_app, run
+from streamapp.bus.app import StreamApp, attach, build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
 from streamapp.bus.guarantee import AtLeastOnce, Guarantee
@@ -51,7 +51,7 @@ from streamapp.core.windows import warm_up as warm_up_windows
 from streamapp.lookahead import beside
 from streamapp.ports import Reached, nothing_happens
 from streamapp.prefetch import knowing, listing, nothing_to_read, reading
-from streamapp.worker import Line, attach
+from streamapp.worker import Line
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
             watch.lists = lists
         ahead = beside(ThreadPoolExecutor(1, "texts"))
         line = Line(serving, delivery, prefetch, journal, watch.acknowledged, shared.write, _fail_point(), Aside().ask, ahead)
-        attach(app, topics.events, line)
+        attach(app, topics.events, line.run)
         swaps: set[asyncio.Task[None]] = set()
         async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:
             log.info("Metrics and health on http://%s:%d", settings.metrics_host, probes.port)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from streamapp import pipeline
+from streamapp import pipeline, policy
 from streamapp.control.release import segment_of
 from streamapp.core.errors import ConfigError
 from streamapp.core.events import Plan
@@ -133,7 +133,7 @@ def join_ngrams(parts: Sequence[Ngrams]) -> Ngrams:
 
 
 def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> Float64:
-    rules = pipeline.evaluate(plan, features, serving)
+    rules = policy.evaluate(plan, features, serving)
     count: Float64 = rules.hit.sum(axis=1).astype(np.float64)
     return count
 

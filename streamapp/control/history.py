@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streamapp import pipeline
+from streamapp import pipeline, policy
 from streamapp.control.dataset import batches, is_positive
 from streamapp.control.release import measured
 from streamapp.control.told import ToldLabels
@@ -172,7 +172,7 @@ class _Reader:
 
 
 def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> npt.NDArray[np.float64]:
-    rules = pipeline.evaluate(plan, features, serving)
+    rules = policy.evaluate(plan, features, serving)
     count: npt.NDArray[np.float64] = rules.hit.sum(axis=1).astype(np.float64)
     return count
 

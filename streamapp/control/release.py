@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from streamapp import pipeline
+from streamapp import pipeline, policy
 from streamapp.control.cascade import tiers_of
 from streamapp.control.languages import load_language
 from streamapp.core.card import Card, Scaler
@@ -225,7 +225,7 @@ def check_examples(serving: pipeline.Serving) -> None:
                 continue
             measured_as, _, _ = measured(plan, [serving.state.new()], serving.shared.new(), serving)
             lookup = None if serving.lists is None else Lookup(plan, serving.lists.table(example.lists))
-            hits = pipeline.evaluate(plan, example_features(measured_as, example.features), serving, lookup)
+            hits = policy.evaluate(plan, example_features(measured_as, example.features), serving, lookup)
             if bool(serving.rules.hits_of(rule.code, hits)[0]) != expected:
                 does = "misses" if expected else "hits"
                 mistakes.add(at, f"{rule.code}: this example {does}; change it or `when = {rule.when!r}`")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streamapp import pipeline
+from streamapp import pipeline, policy
 from streamapp.core.deadletter import describe
 from streamapp.core.errors import InvariantBroken
 from streamapp.core.events import FLAG_NAMES, Plan, Segment
@@ -45,7 +45,7 @@ def trace(
         return {"event": {"bytes": len(value or b"")}, "dead_letter": describe(plan.rejects[0], segment)}
     outcome = pipeline.decide(plan, reading(plan), [serving.state.new()], serving, now_ms, clock)
     features = outcome.features
-    inputs = pipeline.vectorise(features, serving.features.read_texts(plan).ngrams, serving)
+    inputs = policy.vectorise(features, serving.features.read_texts(plan).ngrams, serving)
     flags = [name for bit, name in FLAG_NAMES.items() if int(plan.flags[0]) & bit]
     return {
         "event": {

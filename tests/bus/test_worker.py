@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamapp.adapters.journal_memory import MemoryJournal
-from streamapp.bus.app import build_app, run
+from streamapp.bus.app import attach, build_app, run
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
 from streamapp.bus.feed import Places, feeder
@@ -31,7 +31,7 @@ from streamapp.control.generate import Mix, messages
 from streamapp.core.errors import BusError
 from streamapp.core.outcome import Outcome
 from streamapp.prefetch import nothing_to_read
-from streamapp.worker import Line, attach
+from streamapp.worker import Line
 from tests.bus.kinds import KINDS, broker_of
 from tests.line import SPEC, serving_of
 
@@ -218,7 +218,7 @@ async def test_a_failure_of_ours_ends_the_worker_with_its_reason_and_the_batch_u
                 nothing_to_read,
                 MemoryJournal(serving_of().state),
                 lambda outcome, release, acked_ms: None,
-            ),
+            ).run,
         )
         await feed(embedded, topics, [one.value for one in messages(1000, Mix(seed=9))])
         with pytest.raises(BusError, match="does not take outputs"):

@@ -12,6 +12,7 @@ from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
 from faust.types import TP
 
 from streamapp.bus import transport
+from streamapp.bus.app import attach
 from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
 from streamapp.bus.guarantee import AtLeastOnce, Guarantee
@@ -23,7 +24,7 @@ from streamapp.core.cascade import Answer, Question
 from streamapp.core.events import Segment
 from streamapp.core.windows_partition import PartitionState
 from streamapp.prefetch import reading
-from streamapp.worker import Line, attach
+from streamapp.worker import Line
 from tests.simulation.broker import Producer
 from tests.simulation.events import TIER_MS
 from tests.simulation.group import SESSION_TIMEOUT_S, Client
@@ -258,7 +259,7 @@ class Process(Mind):
         app.batches = Consumer(app, None, None, None)
         shared = SharedCopy(serving.shared, world.redis, world.network)
         line = Line(serving, delivery, reading(serving.shared, shared), journal, self._observed, shared.write, self.reached, self._ask)
-        attach(app, world.topics.events, line)  # type: ignore[arg-type]
+        attach(app, world.topics.events, line.run)  # type: ignore[arg-type]
         self.app = app
         self.start(app.batches.pump(lambda: False))
         self.start(client.run(app.batches, self.reached))
