@@ -13,7 +13,7 @@ from streamapp.core import cascade
 from streamapp.core.costs import Prices
 from streamapp.core.counterfactual import Change, Counterfactuals, Reroute
 from streamapp.core.events import Plan
-from streamapp.core.explain import NOTHING, Normal, Reason, beside_normal, group_contributions
+from streamapp.core.explain import NOTHING, Normal, Reason, beside_normal
 from streamapp.core.features import FeatureSet
 from streamapp.core.lists import Listed
 from streamapp.core.route import APPROVE, ROUTE_NAMES
@@ -83,16 +83,16 @@ def _told_by_models(
         rows = asked[mine]
         if explainer is None or tier.model is None or not rows.size:
             continue
-        own_normal = {name: list(compress(values, mine)) for name, values in normal.items()}
+        own_normal = {name: list(compress(values, mine)) for name, values in normal.items()} if normal else NOTHING
         try:
             places = serving.numeric if tier.own is None else tier.own.places
-            inputs = tier.inputs(judged.inputs, rows)
-            shares = group_contributions(tier.model.contributions(inputs), inputs.ngrams)
-            because = explainer.top(shares, judged.features.values[np.ix_(rows, places)], own_normal)
+            shares = tier.shares(judged.inputs, rows)
+            because = explainer.top(shares, judged.features.values.take(rows, axis=0).take(places, axis=1), own_normal)
             if serving.counterfactuals is not None:
                 at = np.isin(rows, _tried(judged, asked, serving.counterfactuals), assume_unique=True)
                 cuts = tier.cuts(rows[at], judged.cheapest)
-                changes += serving.counterfactuals.by_model(place, tier, rows[at], inputs.numeric[at], shares[at], cuts)
+                numeric = tier.inputs(judged.inputs, rows).numeric[at]
+                changes += serving.counterfactuals.by_model(place, tier, rows[at], numeric, shares[at], cuts)
         except Exception as failure:  # noqa: BLE001 - the decision stands; what is missing is named
             judged.scores.degraded.append(cascade.Degraded(f"explanation:{tier.name}", type(failure).__name__))
             continue

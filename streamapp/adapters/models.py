@@ -59,7 +59,7 @@ class OnnxModel:
         self.calibration = calibration
         self._session = session
         self.linear: Linear | None = None  # the graph's linear part, once `hear` has found it
-        self._whole: Linear | None = None  # that part, where it is all of the graph
+        self.whole: Linear | None = None  #  that part, where it is all of the graph
         types = {node.name: node.type for node in session.get_inputs()}
         self._index_type = INDEX_TYPES.get(types.get("token_index", ""))
         self._fetches_only = onnxruntime.RunOptions()
@@ -69,7 +69,7 @@ class OnnxModel:
         """Gives raw margins [n, classes] float64. Raises ModelFailed when the inputs do not fit or a margin is not finite."""
         n = len(inputs.numeric)
         self._check_inputs(inputs)
-        margins = self._whole.added_up(inputs) if self._whole is not None and n <= THIN_ROWS else self._margins_of_graph(inputs)
+        margins = self.whole.added_up(inputs) if self.whole is not None and n <= THIN_ROWS else self._margins_of_graph(inputs)
         if not np.isfinite(margins).all():
             raise ModelFailed(f"model {self.card.name} {self.card.version} gave a margin that is not finite")
         return margins
@@ -120,7 +120,7 @@ class OnnxModel:
         if np.array_equal(ours.numeric, theirs.numeric) and np.array_equal(ours.ngram, theirs.ngram):
             self.linear = heard
             if self.trees is None and np.abs(heard.added_up(odd) - self._margins_of_graph(odd)).max() <= HEARD_TOLERANCE:
-                self._whole = heard
+                self.whole = heard
 
     def _linear_part(self, inputs: Inputs) -> Contributions:
         return self._of_graph(inputs) if self.linear is None else self.linear.contributions(inputs)

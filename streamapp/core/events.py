@@ -128,8 +128,10 @@ class Plan:
         """Gives each event's offset in its partition."""
         if not len(self):
             return np.empty(0, np.int64)
-        starts = np.cumsum([0, *map(len, self.segments)])
-        found: Int64 = np.concatenate([segment.offsets for segment in self.segments])[starts[self.segment] + self.index]
+        found: Int64 = np.concatenate([segment.offsets for segment in self.segments])
+        if len(found) > len(self):  # some are rejects
+            starts = np.cumsum([0, *map(len, self.segments)])
+            found = found[starts[self.segment] + self.index]
         return found
 
     def text(self, name: str) -> TextColumn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,24 +24,47 @@ _DIGITS_MAX = 20  # of an int64, with its sign
 _json = msgspec.json.Encoder().encode
 
 
+#: Up to so many rows a column is a list of bytes: some forty kernel calls cost more than joining ten rows does.
+FEW_ROWS = 32
+
+
+class Choice(Texts):
+    """Texts that columns pick from, made once; `pieces` are the same as objects."""
+
+    __slots__ = ("pieces",)
+
+    pieces: list[bytes]
+
+    @classmethod
+    def among(cls, values: Sequence[bytes]) -> Choice:
+        """Gives `values` as a choice."""
+        texts = Texts.of(values)
+        found = cls(texts.data, texts.start)
+        found.pieces = list(values)
+        return found
+
+    def picked(self, places: npt.NDArray[Any]) -> Part:
+        """Gives the column whose row i is the text at places[i], of any whole or truth type."""
+        if len(places) <= FEW_ROWS:
+            return [self.pieces[place] for place in places.tolist()]
+        return Picked(self, places.astype(np.int64))
+
+
 class Picked(NamedTuple):
     """A column with few values: row i has texts[places[i]]."""
 
     texts: Texts
     places: Int64  # n
 
-    @classmethod
-    def of(cls, texts: Texts, places: npt.NDArray[Any]) -> Picked:
-        """Takes places of any whole or truth type."""
-        return cls(texts, places.astype(np.int64))
-
 
 #: What rows are woven from: the same bytes in each row, a text per row, or one of a few.
-Part = bytes | Texts | Picked
+Part = bytes | Texts | Picked | list[bytes]
 
 
-def strings(values: Sequence[str]) -> Texts:
+def strings(values: Sequence[str]) -> Part:
     """Takes n strings; gives each with quotes around it, escaped where JSON asks for it. Raises UnicodeEncodeError for half a pair."""
+    if len(values) <= FEW_ROWS:
+        return list(map(_json, values))
     data, start = (values.texts.data, values.texts.start) if isinstance(values, Strings) else joined(values)
     out, places = np.empty(len(data) + 2 * len(values), np.uint8), start + 2 * np.arange(len(start))
     if not _quoted(data, start, out):
@@ -48,16 +72,20 @@ def strings(values: Sequence[str]) -> Texts:
     return Texts(out, places)
 
 
-def whole_numbers(values: Int64) -> Texts:
+def whole_numbers(values: Int64) -> Part:
     """Takes n whole numbers; gives their digits."""
+    if len(values) <= FEW_ROWS:
+        return [b"%d" % value for value in values.tolist()]
     out, start = np.empty(len(values) * _DIGITS_MAX, np.uint8), np.zeros(len(values) + 1, np.int64)
     _digits(values, out, start)
     return Texts(out, start)
 
 
-def numbers(values: Float64) -> Texts:
+def numbers(values: Float64) -> Part:
     """Takes n numbers; gives digits that read back equal; null for what is not finite."""
     told = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
+    if len(values) <= FEW_ROWS:
+        return told[1:-1].split(b",") if len(values) else []
     data, n = np.frombuffer(told, np.uint8)[1:-1], len(values)  # without its brackets
     out, start = np.empty(len(data), np.uint8), np.zeros(n + 1, np.int64)
     _split(data, out, start)
@@ -66,6 +94,10 @@ def numbers(values: Float64) -> Texts:
 
 def woven(n: int, parts: Sequence[Part]) -> Texts:
     """Gives n rows: the texts of all parts, one behind the other. Cost: linear in bytes, and a microsecond or two per part."""
+    if n <= FEW_ROWS:
+        return Texts.of(
+            list(map(b"".join, zip(*(repeat(part, n) if isinstance(part, bytes) else _rows(part) for part in parts), strict=True)))
+        )
     start = np.zeros(n + 1, np.int64)
     same, picked = 0, list[tuple[bytes, Bytes, Int64, Int64]]()
     each, before = np.arange(n), b""
@@ -73,16 +105,23 @@ def woven(n: int, parts: Sequence[Part]) -> Texts:
         if isinstance(part, bytes):
             before += part
             continue
-        texts, index = part if isinstance(part, Picked) else (part, each)
+        texts, index = part if isinstance(part, Picked) else (Texts.of(part), each)
         _count(start, texts.start, index)
         picked.append((before, texts.data, texts.start, index))
         same, before = same + len(before), b""
-    np.cumsum(start, out=start)
+    start.cumsum(out=start)
     start += (same + len(before)) * np.arange(n + 1)
     out, at = np.empty(start[-1], np.uint8), start[:-1].copy()
     for ahead, data, begin, index in (*picked, (before, *_NOTHING, np.zeros(n, np.int64))):
         _put(out, at, np.frombuffer(ahead, np.uint8), data, begin, index)
     return Texts(out, start)
+
+
+def _rows(part: Texts | Picked | list[bytes]) -> Sequence[bytes]:
+    if isinstance(part, Picked):
+        few = list(part.texts)
+        return [few[place] for place in part.places.tolist()]
+    return part
 
 
 _NOTHING = np.zeros(0, np.uint8), np.zeros(2, np.int64)

@@ -13,6 +13,7 @@ finaliser (Austin Appleby, public domain), then the upper half scaled to the num
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -233,7 +234,8 @@ def _hash_rows(
     word_high: int,
     char_low: int,
     char_high: int,
-    buckets: int,
+    seen: npt.NDArray[np.int32],
+    before: int,
     bases: npt.NDArray[np.uint64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int8]]:
     n = start.size - 1
@@ -241,8 +243,7 @@ def _hash_rows(
     size = 4 * folded.size + 1024
     bucket = np.empty(size, np.int32)
     characters = np.empty(n, np.int64)  # where a row's second family begins
-    seen = np.zeros(buckets, np.int32)
-    scaled = np.uint64(buckets)
+    scaled = np.uint64(seen.size)
     longest = 0
     for row in range(n):
         longest = max(longest, start[row + 1] - start[row])
@@ -259,10 +260,10 @@ def _hash_rows(
             wider[:o] = bucket[:o]
             bucket = wider
         if length > 0:
-            o = _add_style(raw, raw_start[row], raw_start[row + 1], length, bases[2], scaled, row, seen, bucket, o)
-        o = _add_words(text, m, word_low, word_high, bases[0], states, scaled, row, seen, bucket, o)
+            o = _add_style(raw, raw_start[row], raw_start[row + 1], length, bases[2], scaled, before + row, seen, bucket, o)
+        o = _add_words(text, m, word_low, word_high, bases[0], states, scaled, before + row, seen, bucket, o)
         characters[row] = o
-        o = _add_characters(text, m, length != m - 2, char_low, char_high, bases[1], scaled, row, seen, bucket, o)
+        o = _add_characters(text, m, length != m - 2, char_low, char_high, bases[1], scaled, before + row, seen, bucket, o)
         out_start[row + 1] = o
     weight = np.empty(o, np.float32)
     family = np.zeros(o, np.int8)
@@ -277,6 +278,26 @@ def _hash_rows(
     return out_start, bucket[:o], weight, family
 
 
+class _Marks:
+    """Which buckets a row has had: a number per bucket. Rows are counted on from call to call, so that nothing has to be cleared."""
+
+    __slots__ = ("before", "seen")
+
+    def __init__(self, buckets: int) -> None:
+        self.seen, self.before = np.zeros(buckets, np.int32), 0
+
+    def room(self, rows: int) -> None:
+        """Makes room for the numbers of so many rows."""
+        if self.before + rows > _ROWS_MAX:
+            self.seen[:] = 0
+            self.before = 0
+
+
+_ROWS_MAX = (1 << 31) - 2
+#: By number of buckets, marks that nobody uses at the moment: as many as threads ever hashed at once.
+_spare: dict[int, list[_Marks]] = {}
+
+
 def _checked(word: tuple[int, int], char: tuple[int, int], buckets: int) -> None:
     for low, high in (word, char):
         if not 1 <= low <= high <= _ORDER_MAX:
@@ -285,6 +306,7 @@ def _checked(word: tuple[int, int], char: tuple[int, int], buckets: int) -> None
         raise ValueError(f"{buckets} buckets: must be between 1 and {(1 << 31) - 1}")
 
 
+@lru_cache(maxsize=16)
 def _bases(seed: int) -> npt.NDArray[np.uint64]:
     return np.array([basis(seed, WORD), basis(seed, CHAR), basis(seed, _STYLE)], np.uint64)
 
@@ -294,12 +316,20 @@ def hash_ngrams(column: TextColumn, word: tuple[int, int], char: tuple[int, int]
 
     A bucket appears once in a row, under the family that met it first; all weights of a row are equal and have L2 norm 1.
     Law: a row does not depend on the others. Raises ValueError for orders outside 1 to 8 or buckets outside 1 to 2^31 - 1.
-    Cost: linear in bytes times orders, plus 4 bytes per bucket and call; a row holds at most `buckets` entries.
+    Cost: linear in bytes times orders, and 4 bytes per bucket, kept; a row holds at most `buckets` entries.
     """
     _checked(word, char, buckets)
+    spare = _spare.setdefault(buckets, [])
+    try:
+        marks = spare.pop()
+    except IndexError:  # not asked before: another thread may be faster
+        marks = _Marks(buckets)
+    marks.room(len(column))
     start, bucket, weight, family = _hash_rows(
-        column.raw, column.raw_start, column.folded, column.folded_start, _SHAPE, *word, *char, buckets, _bases(seed)
+        column.raw, column.raw_start, column.folded, column.folded_start, _SHAPE, *word, *char, marks.seen, marks.before, _bases(seed)
     )
+    marks.before += len(column)
+    spare.append(marks)
     return Ngrams(start, bucket, weight, family)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import repeat
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.conditions import PRIVATE, Bools, Columns, Condition, on_no_list
+from streamapp.core.conditions import PRIVATE, Bools, Columns, Condition, Leaf, on_no_list
 from streamapp.core.document import Mistakes, nearest
 from streamapp.core.explain import Reason
 from streamapp.core.expressions import NO_LISTS, WrongExpression, compile_condition
@@ -54,10 +54,8 @@ class _Compiled:
 
     def reasons(self, columns: Columns, rows: npt.NDArray[np.intp]) -> dict[int, Reason]:
         """Takes the rows the rule hits; gives a reason for each."""
-        leaves = self.condition.leaves(columns, rows)
         reasons: dict[int, Reason] = {}
-        for leaf in dict.fromkeys(leaves):
-            mine = rows[[place for place, one in enumerate(leaves) if one is leaf]] if len(set(leaves)) > 1 else rows
+        for leaf, mine in self._by_leaf(columns, rows):
             values, limits = _picked(leaf.value, columns, mine), _picked(leaf.limit, columns, mine)
             told: dict[tuple[Any, Any], Reason] = {}  # one reason serves every row with equal values
             shared = {"value", "limit"}.issuperset(self.slots)
@@ -68,6 +66,16 @@ class _Compiled:
                     told[value, limit] = reason
                 reasons[row] = reason
         return reasons
+
+    def _by_leaf(self, columns: Columns, rows: npt.NDArray[np.intp]) -> Iterable[tuple[Leaf, npt.NDArray[np.intp]]]:
+        """Gives each comparison that made the rule hit, with its rows."""
+        if not self.condition.parts:
+            return ((self.condition.leaf or Leaf(), rows),)
+        leaves = self.condition.leaves(columns, rows)
+        found = [*dict.fromkeys(leaves)]
+        if len(found) == 1:
+            return ((found[0], rows),)
+        return ((leaf, rows[[place for place, one in enumerate(leaves) if one is leaf]]) for leaf in found)
 
     def _sentence(self, value: Any, limit: Any, columns: Columns, row: int) -> str:
         shown = {"value": say(value), "limit": say(limit)}
@@ -118,8 +126,8 @@ class Rules:
     def _tell(self, hits: RuleHits) -> dict[int, list[Reason]]:
         told: dict[int, list[Reason]] = {}
         with np.errstate(all="ignore"):
-            for place in np.flatnonzero(hits.hit.any(axis=0)).tolist():
-                for row, reason in self._live[place].reasons(hits.columns, np.flatnonzero(hits.hit[:, place])).items():
+            for place in dict.fromkeys(sorted(hits.hit.nonzero()[1].tolist())):
+                for row, reason in self._live[place].reasons(hits.columns, hits.hit[:, place].nonzero()[0]).items():
                     told.setdefault(row, []).append(reason)
         return told
 

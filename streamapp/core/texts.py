@@ -28,7 +28,7 @@ class Texts(Sequence[bytes]):
         if isinstance(values, cls):
             return values
         start = np.zeros(len(values) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=start[1:])
+        np.fromiter(map(len, values), np.int64, len(values)).cumsum(out=start[1:])
         return cls(np.frombuffer(b"".join(values), np.uint8), start)
 
     @classmethod
@@ -74,7 +74,7 @@ class Texts(Sequence[bytes]):
 
     def lengths(self) -> Int64:
         """Gives the bytes of each text."""
-        found: Int64 = np.diff(self.start)
+        found: Int64 = self.start[1:] - self.start[:-1]
         return found
 
     def bytes(self) -> int:

@@ -13,7 +13,9 @@ from streamapp.core import calibrate
 from streamapp.core.card import Calibration, Card, Scaler
 from streamapp.core.conditions import Columns
 from streamapp.core.errors import InvariantBroken, ModelFailed
+from streamapp.core.explain import group_contributions
 from streamapp.core.formula import Formula
+from streamapp.core.linear import Linear
 from streamapp.core.vectorise import Contributions, Inputs, scale, take, take_ngrams
 
 Float64 = npt.NDArray[np.float64]
@@ -158,6 +160,18 @@ class Tier:
             raise InvariantBroken(f"tier {self.name} scales its inputs itself and was given none that are raw")
         numeric = scale(inputs.raw[np.ix_(rows, self.own.places)], self.own.scaler)
         return Inputs(numeric, None if inputs.ngrams is None else take_ngrams(inputs.ngrams, rows))
+
+    def shares(self, inputs: Inputs, rows: Rows) -> Float64:
+        """Takes the inputs of all n rows; gives for `rows` each input's share of the margin, as explain.group_contributions [m, k + 2].
+
+        Raises ModelFailed where the model tells none.
+        """
+        assert self.model is not None  # noqa: S101 - nobody asks a formula
+        whole: Linear | None = getattr(self.model, "whole", None)
+        if whole is not None and self.own is None:
+            return whole.grouped(inputs, rows)
+        mine = self.inputs(inputs, rows)
+        return group_contributions(self.model.contributions(mine), mine.ngrams)
 
     def believes(self, values: Float64) -> Belief:
         """Takes what it answered [m, C], finite; gives what that means."""

@@ -106,7 +106,7 @@ def joined(names: Sequence[str]) -> tuple[Bytes, Int64]:
         start[1:] = np.fromiter(map(len, names), np.int64, len(names))
     else:
         start[1:] = np.fromiter((len(name.encode("utf-8", "surrogatepass")) for name in names), np.int64, len(names))
-    np.cumsum(start, out=start)
+    start.cumsum(out=start)
     return np.frombuffer(data, np.uint8), start
 
 

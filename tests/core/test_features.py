@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamapp.core.features import CATALOGUE, FeatureSet, compute_features, definitions, profile, spec_hash
+from streamapp.core.features import CATALOGUE, Bounds, FeatureSet, definitions, profile, spec_hash
 from streamapp.core.features import text as text_features
 from streamapp.core.features.catalogue import FeatureDef, feature_spec_hash, markdown
 from streamapp.core.profiles import ProfilePlan
@@ -87,7 +87,8 @@ def compute(spec: Spec, texts: list[str] | None, profiles: npt.NDArray[np.float6
     """Gives the features of n events at NOW_MS."""
     text = {} if texts is None else text_features.compute(text_column(texts))
     read = profile.compute(spec.features.profile, PLAN.columns, profiles, np.full(n, NOW_MS))
-    return compute_features(spec, text, read, n)
+    bounds = Bounds(definitions(spec.features))
+    return bounds.applied(bounds.room(text, read, n))
 
 
 def test_profiles_are_read_defaulted_marked_and_clipped() -> None:
@@ -102,6 +103,19 @@ def test_profiles_are_read_defaulted_marked_and_clipped() -> None:
     assert result.clipped.tolist() == [1, 2, 0, 0]
     with pytest.raises(KeyError, match="char_count"):
         result.column("char_count")
+
+
+def test_missing_and_clipped_values_are_counted_as_whole_columns_would_be() -> None:
+    rng = np.random.default_rng(5)
+    given = np.where(rng.random((3, 40)) < 0.3, np.nan, rng.normal(0.0, 3.0, (3, 40)))
+    defined = definitions(Spec(text=False, messages_sent_7d=SENT, account_age_days=AGE, karma=SENT).features)[:3]
+    default, low, high = (np.array([getattr(one, side) for one in defined])[:, None] for side in ("default", "low", "high"))
+    filled = np.where(np.isnan(given), default, given)
+    unknown, bounded = np.isnan(given), np.clip(filled, low, high)
+    found = Bounds(defined).applied(given)
+    assert found.values.T.tolist() == bounded.tolist()
+    assert found.missing.tolist() == unknown.sum(axis=1).tolist()
+    assert found.clipped.tolist() == (bounded != filled).sum(axis=1).tolist()
 
 
 def test_the_age_is_that_of_the_event_in_whole_days() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from streamapp.core import ngrams
 from streamapp.core.ngrams import CHAR, WORD, hash_ngrams, tokens
 from streamapp.core.text import text_column
 from streamapp.core.vectorise import Ngrams
@@ -99,3 +100,13 @@ def test_impossible_parameters_are_refused(word: tuple[int, int], char: tuple[in
         hash_ngrams(text_column(["x"]), word, char, buckets, 0)
     with pytest.raises(ValueError, match=r"orders|buckets"):
         tokens("x", word, char, buckets, 0)
+
+
+def test_marks_of_rows_that_were_hashed_before_are_no_marks_of_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    column = text_column(["one two", "two one two"])
+    first = hash_ngrams(column, (1, 2), (3, 4), 128, 3)
+    monkeypatch.setattr(ngrams, "_ROWS_MAX", 5)  # the third call begins to count again
+    for _ in range(4):
+        again = hash_ngrams(column, (1, 2), (3, 4), 128, 3)
+        assert again.bucket.tolist() == first.bucket.tolist()
+        assert again.start.tolist() == first.start.tolist()

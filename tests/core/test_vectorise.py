@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamapp.core.card import Scaler
+from streamapp.core.explain import group_contributions
 from streamapp.core.linear import Linear
 from streamapp.core.vectorise import (
     SLICE_CELLS_MAX,
@@ -122,6 +123,9 @@ def test_a_kernel_adds_up_what_numpy_does(lengths: list[int]) -> None:
     numeric = rng.standard_normal((len(lengths), 2)).astype(np.float32)
     for inputs in (Inputs(numeric, ragged(lengths)), Inputs(numeric, None)):
         assert model.added_up(inputs) == pytest.approx(model.margins(inputs), abs=1e-12)
+        rows = np.arange(len(lengths))[::-2]
+        mine = take(inputs, rows)
+        assert model.grouped(inputs, rows).tolist() == group_contributions(model.contributions(mine), mine.ngrams).tolist()
 
 
 def test_linear_margins_are_the_sum_of_the_shares_row_by_row() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from streamapp.core.features.catalogue import FeatureDef, feature_spec_hash
 from streamapp.core.fold import FOLDING_VERSION
 from streamapp.core.ngrams import NGRAMS_VERSION
 from streamapp.core.text import CLEANING_VERSION
+from streamapp.core.windows_index import compiled
 
 CATALOGUE: tuple[FeatureDef, ...] = (*text.FEATURES, *profile.FEATURES)
 Float64 = npt.NDArray[np.float64]
@@ -79,15 +80,6 @@ def definitions(features: FeaturesLike) -> tuple[FeatureDef, ...]:
     return _defined(features.text is not None, wanted)
 
 
-@cache
-def _bounds(defined: tuple[FeatureDef, ...]) -> tuple[Float64, Float64, Float64]:
-    return (
-        np.array([definition.default for definition in defined]),
-        np.array([definition.low for definition in defined]),
-        np.array([definition.high for definition in defined]),
-    )
-
-
 def spec_hash(spec: SpecLike) -> str:
     """Gives the hash that a model card and its pipeline must share: features, their bounds, n-gram parameters, versions of the code."""
     params = {"text": spec.features.text, "ngrams": spec.ngrams}
@@ -98,23 +90,48 @@ def spec_hash(spec: SpecLike) -> str:
     )
 
 
-def compute_features(spec: SpecLike, texts: Mapping[str, Float64], profiles: Mapping[str, Float64], n: int) -> FeatureSet:
-    """Takes the families' columns, float64[n] by name: text (`text.compute`) and profile (`profile.compute`).
+class Bounds:
+    """Names, defaults and bounds of a pipeline's features, in order: what their values are filled up with and kept within."""
 
-    Gives the features: missing values (NaN) take the default, then all are clipped; both are counted per feature. Laws: every value is
-    finite and within bounds; a row does not depend on the others.
-    """
-    defined = definitions(spec.features)
-    names = tuple(definition.name for definition in defined)
-    measured = dict(texts)
-    for name, read in profiles.items():
-        measured[name] = read
-        measured[f"{name}_missing"] = np.isnan(read)
-    default, low, high = _bounds(defined)
-    values = np.empty((len(defined), n), np.float64)
-    for k, name in enumerate(names):
-        values[k] = measured[name]
-    unknown = np.isnan(values)
-    np.copyto(values, default[:, None], where=unknown)
-    bounded = np.clip(values, low[:, None], high[:, None])
-    return FeatureSet(names, bounded.T, np.count_nonzero(unknown, axis=1), np.count_nonzero(bounded != values, axis=1))
+    def __init__(self, defined: Sequence[FeatureDef]) -> None:
+        """Takes the definitions: text and profile (`definitions`), then what else there is."""
+        self.names = tuple(one.name for one in defined)
+        self._default, self._low, self._high = (np.array([getattr(one, side) for one in defined]) for side in ("default", "low", "high"))
+
+    def room(self, texts: Mapping[str, Float64], profiles: Mapping[str, Float64], n: int) -> Float64:
+        """Takes the families' columns, float64[n] by name: text (`text.compute`) and profile (`profile.compute`).
+
+        Gives [k, n] with those and, for each profile value, whether it is missing; the features behind them are still to be written.
+        """
+        given = np.empty((len(self.names), n))
+        row, values = len(texts), len(profiles)
+        for place, name in enumerate(self.names[: row + values]):
+            given[place] = texts[name] if place < row else profiles[name]
+        np.isnan(given[row : row + values], out=given[row + values : row + 2 * values])
+        return given
+
+    def applied(self, given: Float64) -> FeatureSet:
+        """Takes values [k, n], which become the features: missing ones (NaN) take the default, then all are clipped; both are counted.
+
+        Laws: every value is within its bounds, and finite where they are; a row does not depend on the others.
+        """
+        missing, clipped = np.zeros((2, len(given)), np.int64)
+        _bound(given, self._default, self._low, self._high, missing, clipped)
+        return FeatureSet(self.names, given.T, missing, clipped)
+
+
+@compiled
+def _bound(given: Any, default: Any, low: Any, high: Any, missing: Any, clipped: Any) -> None:
+    for place in range(len(given)):
+        for row in range(given.shape[1]):
+            value = given[place, row]
+            if np.isnan(value):
+                value = default[place]
+                missing[place] += 1
+            if value < low[place]:
+                value = low[place]
+                clipped[place] += 1
+            elif value > high[place]:
+                value = high[place]
+                clipped[place] += 1
+            given[place, row] = value

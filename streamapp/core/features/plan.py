@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core.events import Plan
-from streamapp.core.features import FeatureSet, calendar, compute_features, definitions, profile, spec_hash, text
+from streamapp.core.features import Bounds, FeatureSet, calendar, definitions, profile, spec_hash, text
 from streamapp.core.features.catalogue import FeatureDef
 from streamapp.core.ngrams import hash_ngrams
 from streamapp.core.profiles import ProfilePlan
@@ -48,9 +48,7 @@ class FeaturePlan:
         self.profiles = ProfilePlan.of(spec.features.profile)
         self._text = spec.features.text.field if spec.features.text is not None else None
         self._ngrams = spec.ngrams
-        self._default = np.array([one.default for one in self._more])[:, None]
-        self._low = np.array([one.low for one in self._more])[:, None]
-        self._high = np.array([one.high for one in self._more])[:, None]
+        self._bounds = Bounds(self.definitions)
 
     @property
     def reads_texts(self) -> bool:
@@ -80,18 +78,16 @@ class FeaturePlan:
         read = texts or self.read_texts(plan)
         names = self._spec.features.profile
         known = profile.compute(names, self.profiles.columns, profiles, plan.event_time) if names else {}
-        features = compute_features(self._spec, read.features, known, len(plan))
+        given = self._bounds.room(read.features, known, len(plan))
         if self._more:
-            features = self._with_more(features, plan, windows)
-        return features, read.ngrams
+            self._write_more(given[-len(self._more) :], plan, windows)
+        return self._bounds.applied(given), read.ngrams
 
     def places(self, names: Sequence[str]) -> npt.NDArray[np.intp]:
         """Gives where `names` stand among the feature columns; raises KeyError for one that this pipeline does not compute."""
         return np.array([self.place[name] for name in names], np.intp)
 
-    def _with_more(self, base: FeatureSet, plan: Plan, windows: Float64 | None) -> FeatureSet:
-        n = len(plan)
-        given = np.full((len(self._more), n), np.nan)
+    def _write_more(self, given: Float64, plan: Plan, windows: Float64 | None) -> None:
         row = 0
         for name in self._spec.features.fields:
             given[row] = plan.numbers(name)
@@ -101,13 +97,8 @@ class FeaturePlan:
             row += len(calendar.FEATURES)
         if windows is not None:
             given[row : row + windows.shape[1]] = windows.T
-        unknown = np.isnan(given)
-        np.copyto(given, self._default, where=unknown)
-        bounded = np.clip(given, self._low, self._high)
-        values = np.concatenate([base.values.T, bounded])
-        missing = np.concatenate([base.missing, np.count_nonzero(unknown, axis=1)])
-        clipped = np.concatenate([base.clipped, np.count_nonzero(bounded != given, axis=1)])
-        return FeatureSet(self.names, values.T, missing, clipped)
+            row += windows.shape[1]
+        given[row:] = np.nan
 
 
 def _number_definition(spec: PipelineSpec, name: str) -> FeatureDef:
