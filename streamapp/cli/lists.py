@@ -113,7 +113,7 @@ def remove(name: str, entries: Sequence[str], settings: Settings, match: Any, ex
     epilog="""\b
 Examples:
   streamapp lists show --pipeline payments
-  streamapp lists show blocked_addresses --json
+  streamapp lists show blocked_addresses --pipeline payments --json
   streamapp lists show known_bad --at 1024""",
 )
 @click.argument("name", required=False, metavar="[LIST]")
@@ -150,7 +150,7 @@ def show(name: str | None, settings: Settings, before: int | None, as_json: bool
     epilog="""\b
 Examples:
   streamapp lists import blocked_addresses addresses.txt --pipeline payments --owner "fraud desk"
-  streamapp lists import banned accounts.csv --expires-in 90d""",
+  streamapp lists import blocked_users accounts.csv --expires-in 90d""",
 )
 @click.argument("name", metavar="LIST")
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")

@@ -47,7 +47,13 @@ def create(settings: Settings, as_json: bool) -> None:
     )
 
 
-@command.command("check")
+@command.command(
+    "check",
+    epilog="""\b
+Examples:
+  streamapp topics check --pipeline payments --bootstrap 127.0.0.1:9092
+  streamapp topics check --json""",
+)
 @settings("pipeline", "bootstrap", "namespace", kafka=True)
 @json_output
 @click.pass_context

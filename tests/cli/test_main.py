@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from streamapp import __version__
 from streamapp.cli.main import COMMANDS, program
+from streamapp.config import load_pipeline
 
 HEAVY = ("numba", "numpy", "onnxruntime", "sklearn", "scipy", "faust", "aiokafka", "rich", "confluent_kafka")
 
@@ -38,8 +40,6 @@ def test_every_command_says_what_it_does_and_gives_examples_that_exist(call, nam
     for path in leaves(name):
         shown = call(*path, "--help")
         assert shown.exit_code == 0
-        if path == ["topics", "check"]:
-            continue
         assert "Examples:" in shown.output
         command = program.get_command(click.Context(program), name)
         for part in path[1:]:
@@ -50,6 +50,15 @@ def test_every_command_says_what_it_does_and_gives_examples_that_exist(call, nam
             word.split("=")[0] for line in examples.splitlines() if f"streamapp {' '.join(path)} " in line for word in words_of(line, path)
         ]
         assert [word for word in used if word not in known] == []
+
+
+@pytest.mark.parametrize("verb", ["add", "show", "remove", "import"])
+def test_examples_name_lists_that_their_pipeline_declares(call, verb: str) -> None:
+    examples = call("lists", verb, "--help").output.split("Examples:")[1]
+    shown = [shlex.split(line)[3:] for line in examples.splitlines() if line.strip()]
+    named = [(words[0], words[words.index("--pipeline") + 1] if "--pipeline" in words else "messages") for words in shown]
+    assert named
+    assert [(name, of) for name, of in named if not name.startswith("--") and name not in load_pipeline(of).lists] == []
 
 
 def words_of(line: str, path: list[str]) -> list[str]:
