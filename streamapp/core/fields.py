@@ -86,7 +86,7 @@ def check_field(spec: FieldSpec, raw: bytes, path: str) -> tuple[Any, bool]:
     kind = json_kind(raw)
     if kind == "null" and spec.type != "json":
         if spec.required:
-            raise Refused(RejectCode.WRONG_TYPE, path, f"is null; a {spec.type} is required")
+            raise Refused(RejectCode.WRONG_TYPE, path, f"is null; a value of type {spec.type} is required")
         return spec.default, False
     if spec.type == "text":
         return _check_text(spec, raw, path, kind)

@@ -129,7 +129,7 @@ class Scrutiny:
                     values[name], cut = check_field(spec, bytes(raw), f"{path}.{name}")
                     flags |= Flag.TRUNCATED if cut else 0
                 elif spec.required:
-                    raise Refused(RejectCode.MISSING_FIELD, f"{path}.{name}", f"is missing; a {spec.type} is required")
+                    raise Refused(RejectCode.MISSING_FIELD, f"{path}.{name}", f"is missing; a value of type {spec.type} is required")
             if self._time in members:
                 values["event_time"] = check_time(bytes(members[self._time]), f"{path}.{self._time}", self._unit)
         except NOT_DECODED as failure:  # a string that is skipped over without complaint, but cannot be read
