@@ -16,9 +16,9 @@ from streamapp.core.errors import InvariantBroken
 from streamapp.core.events import FLAG_NAMES, Plan, Segment
 from streamapp.core.features import FeatureSet
 from streamapp.core.fold import fold
-from streamapp.core.ngrams import tokens
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.text import clean, text_column
+from streamapp.core.tokens import tokens
 from streamapp.core.vectorise import Contributions, Inputs
 
 _NAME = re.compile(r"[A-Za-z_]\w*")

@@ -12,50 +12,49 @@ finaliser (Austin Appleby, public domain), then the upper half scaled to the num
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from streamapp.core.text import TextColumn, text_column
+from streamapp.core.text import TextColumn
 from streamapp.core.vectorise import Ngrams
 
 NGRAMS_VERSION = "2"
 
 WORD, CHAR = 0, 1
-_STYLE = 2  # base of the style marks, which are words to the model
+STYLE = 2  # base of the style marks, which are words to the model
 _ORDER_MAX = 8
-_CAPITALS_MAX, _TITLES_MAX, _LENGTH_STEP, _LENGTHS_MAX = 3, 5, 20, 8
-_STYLED_MIN = 3  # letters of a word that says something about style
+CAPITALS_MAX, TITLES_MAX, LENGTH_STEP, LENGTHS_MAX = 3, 5, 20, 8
+STYLED_MIN = 3  # letters of a word that says something about style
 
-_PRIME = np.uint64(0x100000001B3)
+PRIME = np.uint64(0x100000001B3)
 _BASIS = 0xCBF29CE484222325
-_MIX = np.uint64(0xFF51AFD7ED558CCD)
+MIX = np.uint64(0xFF51AFD7ED558CCD)
 _GOLDEN = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
+MASK = (1 << 64) - 1
 
-_SHAPES = str.maketrans("i123456789", "l000000000")
-_SHAPE = np.array([ord(chr(byte).translate(_SHAPES)) if byte < 128 else byte for byte in range(256)], np.uint8)
+SHAPES = str.maketrans("i123456789", "l000000000")
+_SHAPE = np.array([ord(chr(byte).translate(SHAPES)) if byte < 128 else byte for byte in range(256)], np.uint8)
 _SHAPE[:33] = 32  # line ends and tabs are blanks too
 
 
 def basis(seed: int, family: int) -> int:
     """Gives the state that a family's hashes start from."""
-    return (_BASIS ^ ((seed * 4 + family + 1) * _GOLDEN & _MASK)) & _MASK
+    return (_BASIS ^ ((seed * 4 + family + 1) * _GOLDEN & MASK)) & MASK
 
 
 @njit(cache=True, nogil=True)
 def _step(state: np.uint64, byte: int) -> np.uint64:
-    return (state ^ np.uint64(byte)) * _PRIME
+    return (state ^ np.uint64(byte)) * PRIME
 
 
 @njit(cache=True, nogil=True)
 def _bucket(state: np.uint64, buckets: np.uint64) -> np.uint64:
     """Gives the bucket of a finished hash, unsigned: a place that cannot be negative is not looked at twice."""
     state ^= state >> np.uint64(33)
-    state *= _MIX
+    state *= MIX
     state ^= state >> np.uint64(33)
     return ((state >> np.uint64(32)) * buckets) >> np.uint64(32)
 
@@ -93,13 +92,13 @@ def _add_style(
         while stop < end and (97 <= raw[stop] <= 122 or 65 <= raw[stop] <= 90):
             upper += raw[stop] <= 90
             stop += 1
-        if stop - i >= _STYLED_MIN:
+        if stop - i >= STYLED_MIN:
             capitals += upper == stop - i
             titles += raw[i] <= 90
         i = stop + 1
-    o = _add(_step(_step(base, 67), 48 + min(capitals, _CAPITALS_MAX)), buckets, row, seen, bucket, o)
-    o = _add(_step(_step(base, 84), 48 + min(titles, _TITLES_MAX)), buckets, row, seen, bucket, o)
-    behind: int = _add(_step(_step(base, 76), 48 + min(length // _LENGTH_STEP, _LENGTHS_MAX)), buckets, row, seen, bucket, o)
+    o = _add(_step(_step(base, 67), 48 + min(capitals, CAPITALS_MAX)), buckets, row, seen, bucket, o)
+    o = _add(_step(_step(base, 84), 48 + min(titles, TITLES_MAX)), buckets, row, seen, bucket, o)
+    behind: int = _add(_step(_step(base, 76), 48 + min(length // LENGTH_STEP, LENGTHS_MAX)), buckets, row, seen, bucket, o)
     return behind
 
 
@@ -325,7 +324,8 @@ _ROWS_MAX = (1 << 31) - 2
 _spare: dict[int, list[_Marks]] = {}
 
 
-def _checked(word: tuple[int, int], char: tuple[int, int], buckets: int) -> None:
+def check_orders(word: tuple[int, int], char: tuple[int, int], buckets: int) -> None:
+    """Raises ValueError for orders outside 1 to 8 or buckets outside 1 to 2^31 - 1."""
     for low, high in (word, char):
         if not 1 <= low <= high <= _ORDER_MAX:
             raise ValueError(f"n-gram orders {low} to {high}: must rise from 1 to at most {_ORDER_MAX}")
@@ -335,7 +335,7 @@ def _checked(word: tuple[int, int], char: tuple[int, int], buckets: int) -> None
 
 @lru_cache(maxsize=16)
 def _bases(seed: int) -> npt.NDArray[np.uint64]:
-    return np.array([basis(seed, WORD), basis(seed, CHAR), basis(seed, _STYLE)], np.uint64)
+    return np.array([basis(seed, WORD), basis(seed, CHAR), basis(seed, STYLE)], np.uint64)
 
 
 def hash_ngrams(column: TextColumn, word: tuple[int, int], char: tuple[int, int], buckets: int, seed: int) -> Ngrams:
@@ -345,7 +345,7 @@ def hash_ngrams(column: TextColumn, word: tuple[int, int], char: tuple[int, int]
     Law: a row does not depend on the others. Raises ValueError for orders outside 1 to 8 or buckets outside 1 to 2^31 - 1.
     Cost: linear in bytes times orders, and 4 bytes per bucket, kept; a row holds at most `buckets` entries.
     """
-    _checked(word, char, buckets)
+    check_orders(word, char, buckets)
     spare = _spare.setdefault(buckets, [])
     try:
         marks = spare.pop()
@@ -358,61 +358,3 @@ def hash_ngrams(column: TextColumn, word: tuple[int, int], char: tuple[int, int]
     marks.before += len(column)
     spare.append(marks)
     return Ngrams(start, bucket, weight, family)
-
-
-def _hashed(gram: str, base: int, buckets: int) -> int:
-    state = base
-    for byte in gram.encode():
-        state = (state ^ byte) * int(_PRIME) & _MASK
-    state ^= state >> 33
-    state = state * int(_MIX) & _MASK
-    state ^= state >> 33
-    return (state >> 32) * buckets >> 32
-
-
-def _style(raw: str, length: int) -> list[tuple[str, str]]:
-    """Gives (mark, its name in words) of a text's style."""
-    styled = [word for word in _ASCII_WORDS.findall(raw) if len(word) >= _STYLED_MIN]
-    capitals = min(sum(word.isupper() for word in styled), _CAPITALS_MAX)
-    titles = min(sum(word[0].isupper() for word in styled), _TITLES_MAX)
-    step = min(length // _LENGTH_STEP, _LENGTHS_MAX)
-    longer = f"{step * _LENGTH_STEP} or more" if step == _LENGTHS_MAX else f"{step * _LENGTH_STEP} to {(step + 1) * _LENGTH_STEP - 1}"
-    return [
-        (f"C{capitals}", f"<words in capitals: {capitals}{' or more' * (capitals == _CAPITALS_MAX)}>"),
-        (f"T{titles}", f"<words with a capital first: {titles}{' or more' * (titles == _TITLES_MAX)}>"),
-        (f"L{step}", f"<characters: {longer}>"),
-    ]
-
-
-_ASCII_WORDS = re.compile("[A-Za-z]+")
-_TOKENS = re.compile("[a-z0-9\x80-\U0010ffff]+")
-_DIGITS = str.maketrans("0123456789", "##########")
-
-
-def tokens(text: str, word: tuple[int, int], char: tuple[int, int], buckets: int, seed: int) -> list[tuple[int, int, str]]:
-    """Takes one text as it was received; gives (bucket, family, n-gram) in the kernel's order, one entry per occurrence.
-
-    Digits are shown as "#", style marks in words. Several n-grams may share a bucket. Cost: about 1 µs per n-gram; meant for `trace`.
-    """
-    _checked(word, char, buckets)
-    column = text_column([text])
-    chunks = column.folded_text(0).split()
-    folded = " ".join(chunks)
-    found: list[tuple[int, int, str]] = []
-    if folded:
-        base = basis(seed, _STYLE)
-        found += [(_hashed(mark, base, buckets), WORD, name) for mark, name in _style(column.texts[0], len(folded))]
-    base = basis(seed, WORD)
-    words = _TOKENS.findall(folded)
-    for last in range(1, len(words) + 1):
-        for order in range(word[0], min(word[1], last) + 1):
-            gram = " ".join(words[last - order : last])
-            found += [(_hashed(gram.translate(_SHAPES), base, buckets), WORD, gram.translate(_DIGITS))]
-    base = basis(seed, CHAR)
-    for chunk in chunks:
-        padded = f" {chunk} "
-        for first in range(len(padded)):
-            for order in range(char[0], min(char[1], len(padded) - first) + 1):
-                gram = padded[first : first + order]
-                found += [(_hashed(gram.translate(_SHAPES), base, buckets), CHAR, gram.translate(_DIGITS))]
-    return found

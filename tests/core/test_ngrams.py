@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from streamapp.core import ngrams
-from streamapp.core.ngrams import CHAR, WORD, hash_ngrams, tokens
+from streamapp.core.ngrams import CHAR, WORD, hash_ngrams
 from streamapp.core.text import text_column
+from streamapp.core.tokens import tokens
 from streamapp.core.vectorise import Ngrams
 
 

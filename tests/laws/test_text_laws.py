@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from streamapp.core.features import text as text_features
 from streamapp.core.fold import fold
-from streamapp.core.ngrams import hash_ngrams, tokens
+from streamapp.core.ngrams import hash_ngrams
 from streamapp.core.text import clean, text_column
+from streamapp.core.tokens import tokens
 from tests.oracle.text_twins import features_twin, fold_twin, ngrams_twin, weight_of
 
 #: Everything a str can hold, lone surrogates too, and pieces that meet often in attacks.
