@@ -48,6 +48,7 @@ from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.statistics import warm_up as warm_up_statistics
 from streamapp.core.windows import warm_up as warm_up_windows
+from streamapp.core.windows_moves import warm_up as warm_up_moves
 from streamapp.lookahead import beside
 from streamapp.ports import Reached, nothing_happens
 from streamapp.prefetch import knowing, listing, nothing_to_read, reading
@@ -72,6 +73,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     warm_up()
     warm_up_journal(serving.state)
     warm_up_windows()
+    warm_up_moves()
     if serving.labels.stores:
         warm_up_labels()
     warm_up_batches()

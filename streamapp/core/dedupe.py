@@ -16,7 +16,7 @@ import numpy.typing as npt
 from streamapp.core.errors import ConfigError, InvariantBroken
 from streamapp.core.events import Flag
 from streamapp.core.windows_clock import CLOCK_SKEW, Clock, Ticks, tick
-from streamapp.core.windows_index import compiled, erase, find, insert, prefetch, table_for
+from streamapp.core.windows_index import address, compiled, erase, find, insert, prefetch, table_for
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -28,7 +28,7 @@ DUPLICATE = Flag.DUPLICATE  # a module constant is what a kernel can read
 
 
 @compiled
-def _admit(
+def admit_rows(
     table: Any, mark: Any, seen_at: Any, first: int, after: int, ids: Any, event_time: Any, broker_time: Any, skew_max: int, horizon: int,
     high: int, time: Any, highs: Any, flags: Any, place: Any,
 ) -> Any:  # fmt: skip
@@ -80,6 +80,7 @@ class SeenIds:
     _seen_at: Int64 = field(init=False, repr=False)
     _decision: npt.NDArray[np.void] = field(init=False, repr=False)
     _settled: Bool = field(init=False, repr=False)  # that column of `_decision`
+    _where: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.horizon_ms <= 0:
@@ -89,6 +90,8 @@ class SeenIds:
         self._mark, self._seen_at = np.empty((self.size, 2), np.int64), np.empty(self.size, np.int64)
         self._decision = np.zeros(self.size, DECISION)
         self._settled = self._decision["settled"]
+        memory = (self._table, self._mark, self._seen_at, self._decision)
+        self._where = (*map(address, memory), len(self._table), self.size)
 
     def __len__(self) -> int:
         """Ids remembered."""
@@ -102,11 +105,10 @@ class SeenIds:
         n = len(event_time)
         if ids.shape != (n, 2):
             raise InvariantBroken(f"{n} rows came with ids of shape {ids.shape}")
-        if len(self) + n >= self.size:
-            self._grow(len(self) + n + 1)
+        self._make_room(n)
         time, highs, flags, place = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.int64)
         after = self._after
-        outcome = _admit(
+        outcome = admit_rows(
             self._table, self._mark, self._seen_at, self._first, after, ids, event_time, broker_time, clock.skew_max_ms,
             self.horizon_ms, clock.high, time, highs, flags, place,
         )  # fmt: skip
@@ -116,6 +118,15 @@ class SeenIds:
             for part in (slice(low, high),) if low < high else (slice(low, None), slice(0, high)):
                 self._settled[part] = False
         return Admission(Ticks(time, highs, flags), place, *_copies(flags))
+
+    def where(self, more: int) -> tuple[int, ...]:
+        """Gives, with room for `more` ids, what core.windows_moves knows of the memory: addresses, sizes, and which ids are remembered."""
+        self._make_room(more)
+        return *self._where, self._first, self._after
+
+    def moved(self, first: int, after: int) -> None:
+        """Takes which ids are remembered after a kernel went past rows."""
+        self._first, self._after = first, after
 
     def settle(self, admission: Admission, decision: npt.NDArray[np.void]) -> None:
         """Takes the admission of this batch and what was decided for its rows, DECISION[n]; keeps it for the ids that were new."""
@@ -132,8 +143,10 @@ class SeenIds:
         first: npt.NDArray[np.void] = self._decision[admission.place & (self.size - 1)]
         return first
 
-    def _grow(self, room: int) -> None:
-        old = self.size
+    def _make_room(self, more: int) -> None:
+        room, old = len(self) + more + 1, self.size
+        if room <= old:
+            return
         ids, seen_at, decision = self._held(self._mark), self._held(self._seen_at), self._held(self._decision)
         first, after = self._first, self._after
         self.size = max(2 * old, room)
@@ -167,6 +180,8 @@ class SeenIds:
 class NoIds:
     """The memory of a partition whose pipeline wants none: nothing is a copy, nothing is kept, and only the clock moves."""
 
+    horizon_ms = 0
+
     def __len__(self) -> int:
         """Ids remembered: none."""
         return 0
@@ -175,6 +190,13 @@ class NoIds:
         """Takes n rows in offset order (`ids` is not looked at); moves the clock past them."""
         ticks = clock.advance(event_time, broker_time)
         return Admission(ticks, np.zeros(0, np.int64), *_copies(ticks.flags))
+
+    def where(self, more: int) -> tuple[int, ...]:
+        """Gives that there is no memory, in SeenIds' form."""
+        return (0,) * 8
+
+    def moved(self, first: int, after: int) -> None:
+        """Notes nothing."""
 
     def settle(self, admission: Admission, decision: npt.NDArray[np.void]) -> None:
         """Keeps nothing."""

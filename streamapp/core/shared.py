@@ -21,13 +21,14 @@ import numpy.typing as npt
 
 from streamapp.core.cascade import Degraded
 from streamapp.core.dedupe import SeenIds
-from streamapp.core.events import Flag, Plan
+from streamapp.core.events import Plan
 from streamapp.core.spec import PipelineSpec, local_entities
 from streamapp.core.state import Remembered
 from streamapp.core.velocity import StoreSpec, VelocityFeature, duration_ms, parse_velocity
 from streamapp.core.velocity_entries import entries
-from streamapp.core.windows import EVENT, QUERY, WRITE, Int8, Int32, Int64, WindowStore
-from streamapp.core.windows_clock import Clock
+from streamapp.core.windows import WRITE, Int32, Int64, WindowStore
+from streamapp.core.windows_clock import Clock, Ticks
+from streamapp.core.windows_moves import share_all
 from streamapp.core.windows_partition import Entries
 
 Float64 = npt.NDArray[np.float64]
@@ -113,6 +114,8 @@ class SharedPlan:
         self._answered = tuple(feature for feature in velocity.features if feature.store in names)
         self.features: tuple[VelocityFeature, ...] = (*self._answered, *map(indicator, self.stores))
         self.names = tuple(feature.name for feature in self.features)
+        at = {store.name: place for place, store in enumerate(self.stores)}
+        self._wanted = np.array([(at[one.store], one.position) for one in self.features], np.int64).reshape(-1, 2)
         self.keep_ms = max((store.plan.keep_ms for store in self.stores), default=0)
         self.horizon_ms, self._skew_max_ms = duration_ms(spec.state.horizon), duration_ms(spec.state.skew_max)
 
@@ -144,43 +147,22 @@ class SharedPlan:
         ticks = [step.moved.admission.ticks for step in remembered.steps]
         time, high = np.concatenate([one.time for one in ticks]), np.concatenate([one.high for one in ticks])
         ids = np.concatenate([step.rows.event_id for step in remembered.steps])
-        order = np.argsort(high, kind="stable")
-        time, high, ids, fresh = time[order], high[order], ids[order], ~remembered.duplicate[order]
-        written: dict[str, SharedEntries] = {}
-        for place, store in enumerate(self.stores):
-            given = read.asks.entries[store.name]
-            name, value, key = given.name[order], given.value[order], given.key[order]
-            there = (name != 0).any(axis=1)
-            mode, new = _modes(read.state, store, ids, time, fresh & there)
-            answers = read.state.stores[store.name].advance(name, time, high, value, key, mode)
-            new &= (answers.flags & Flag.LATE) == 0
-            if new.any():
-                written[store.name] = SharedEntries(name[new], ids[new], time[new], value[new], key[new])
-            indicator = len(self._answered) + place
-            values[order, indicator] = 1.0 if read.missing else ~there
-            if read.missing:
-                continue
-            flags[order] |= answers.flags
-            for column, feature in enumerate(self._answered):
-                if feature.store == store.name:
-                    values[order, column] = answers.value[:, feature.position]
+        state, names, asked = read.state, [store.name for store in self.stores], read.asks.entries
+        new = share_all(
+            [state.stores[name] for name in names], [state.seen[name] for name in names], [state.clock[name] for name in names],
+            [asked[name] for name in names], Ticks(time, high, remembered.flags), ids, self._wanted, values, flags, missing=read.missing,
+        )  # fmt: skip
+        written = {
+            name: SharedEntries(given.name[rows], ids[rows], time[rows], given.value[rows], given.key[rows])
+            for name, rows, given in zip(names, new, map(asked.__getitem__, names), strict=True)
+            if rows.size
+        }
         return Shared(values, flags, written)
 
     def layout(self, name: str) -> str:
         """Gives a short hash of what an entry of the store is made of: entries of another layout are other entries."""
         store = next(store for store in self.stores if store.name == name)
         return blake2b(repr((store.entity, store.fed_by, store.values, store.keys)).encode(), digest_size=4).hexdigest()
-
-
-def _modes(state: SharedState, store: StoreSpec, ids: Int64, time: Int64, taking_part: Bool) -> tuple[Int8, Bool]:
-    """Gives each row's mode, and whether its event is new to the store: one that came back after a crash asks, and is not counted twice."""
-    mode, new = np.zeros(len(time), np.int8), np.zeros(len(time), np.bool_)
-    part = time[taking_part]
-    admission = state.seen[store.name].admit(ids[taking_part], part, part, state.clock[store.name])
-    new[taking_part] = ~admission.duplicate
-    mode[taking_part] = QUERY
-    mode[new] = EVENT
-    return mode, new
 
 
 def indicator(store: StoreSpec) -> VelocityFeature:

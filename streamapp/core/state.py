@@ -17,6 +17,7 @@ from streamapp.core.velocity_entries import entries
 from streamapp.core.windows import WindowStore
 from streamapp.core.windows_clock import Clock
 from streamapp.core.windows_index import hash_bytes
+from streamapp.core.windows_moves import move_all
 from streamapp.core.windows_partition import Entries, Moved, PartitionState, Rows
 
 Float64 = npt.NDArray[np.float64]
@@ -71,6 +72,8 @@ class StatePlan:
         self.names = tuple(feature.name for feature in self.features)
         self._horizon_ms, self._skew_max_ms = duration_ms(spec.state.horizon), duration_ms(spec.state.skew_max)
         self._dedupe = spec.state.dedupe
+        at = {store.name: place for place, store in enumerate(self.stores)}
+        self._wanted = np.array([(at[one.store], one.position) for one in self.features], np.int64).reshape(-1, 2)
 
     def new(self) -> PartitionState:
         """Gives the state of a partition of which nothing is known."""
@@ -90,19 +93,16 @@ class StatePlan:
         if self._dedupe:
             names = plan.identities()
             ids = hash_bytes(names.data, names.start)
-        columns = {store.name: entries(store, plan, plan.hashed) for store in self.stores}
+        mine = {store.name: Entries(*entries(store, plan, plan.hashed)) for store in self.stores}
         bounds = np.searchsorted(plan.segment, np.arange(len(plan.segments) + 1)).tolist()
-        for place, (low, high) in enumerate(pairwise(bounds)):
-            if low == high:
-                continue
-            mine = {store: Entries(name[low:high], value[low:high], key[low:high]) for store, (name, value, key) in columns.items()}
-            offsets = plan.segments[place].offsets[plan.index[low:high]]
-            rows = Rows(offsets, plan.event_time[low:high], plan.received_at[low:high], ids[low:high], mine)
-            moved = states[place].advance(rows)
-            flags[low:high] = moved.flags
-            for column, feature in enumerate(self.features):
-                values[low:high, column] = moved.answers[feature.store].value[:, feature.position]
-            steps.append(Step(place, low, high, states[place], rows, moved))
+        spans = [(place, low, high) for place, (low, high) in enumerate(pairwise(bounds)) if low < high]
+        if spans:
+            offsets = np.concatenate([plan.segments[place].offsets[plan.index[low:high]] for place, low, high in spans])
+            rows = Rows(offsets, plan.event_time, plan.received_at, ids, mine)
+            moved = move_all(
+                [states[place] for place, *_ in spans], [(low, high) for _, low, high in spans], rows, self._wanted, values, flags
+            )
+            steps = [Step(place, low, high, states[place], *one) for (place, low, high), one in zip(spans, moved, strict=True)]
         return Remembered(values, flags, steps)
 
     def settle(

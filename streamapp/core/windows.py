@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from streamapp.core import windows_entries as memory
 from streamapp.core.errors import ConfigError, InvariantBroken
-from streamapp.core.windows_index import grown, rehash, table_for
+from streamapp.core.windows_index import address, grown, rehash, table_for
 from streamapp.core.windows_kernel import advance
 from streamapp.core.windows_snapshot import collect, plant
 
@@ -37,6 +37,7 @@ KINDS: Mapping[str, int] = {
 QUERY, WRITE, EVENT = memory.QUERY, memory.WRITE, memory.QUERY | memory.WRITE
 
 CAP_MAX = 1 << 16
+WHERE = len(memory.State._fields) + 6 + len(memory.Layout._fields) - 4 + 6  # numbers of `WindowStore.where`
 UNITS_MAX = 1 << 46  # CAP_MAX of these still add up below 2^63
 ACTIVITY_DECIMALS = 3
 
@@ -168,6 +169,7 @@ class WindowStore:
     entries: int = 256
     _layout: memory.Layout = field(init=False, repr=False)
     _state: memory.State = field(init=False, repr=False)
+    where: Int64 = field(init=False, repr=False)  # memory and layout for core.windows_moves: addresses, sizes, numbers
 
     def __post_init__(self) -> None:
         check(self.plan)
@@ -176,7 +178,7 @@ class WindowStore:
         register = np.full(memory.REGISTERS, -1, np.int64)
         register[: memory.BLOCKS] = 0
         register[memory.SLOT_FREE] = -1
-        self._state = memory.State(
+        state = memory.State(
             register=register,
             table=table_for(slots),
             mark=np.empty((slots, 2), np.int64),
@@ -187,6 +189,13 @@ class WindowStore:
             key=np.empty((entries, keys), np.int64),
             link=np.empty((entries, 2 * keys), np.int32),
         )
+        self._hold(state)
+
+    def _hold(self, state: memory.State) -> None:
+        self._state, layout = state, self._layout
+        sizes = (len(state.table), len(state.mark), len(state.time), len(self.plan.decimals), self.plan.keys, state.lane.shape[1])
+        asked = (len(layout.length), len(layout.kind), layout.keep, layout.grace, layout.cap, layout.cold_below)
+        self.where = np.array([*map(address, state), *sizes, *map(address, layout[:-4]), *asked], np.int64)
 
     def advance(self, names: Int64, time: Int64, high: Int64, values: Int64, keys: Int64, mode: Int8 | None = None) -> Answers:
         """Takes n rows in offset order; gives every row's answers and moves the store past them.
@@ -221,17 +230,21 @@ class WindowStore:
             )
             if row == n:
                 return
-            if self._state.register[memory.WANTED] == memory.MORE_SLOTS:
-                self._more_slots(2 * len(self._state.mark))
-            else:
-                self._more_entries(2 * len(self._state.time))
+            self.grow()
+
+    def grow(self) -> None:
+        """Makes room for what the kernel wanted when it stopped."""
+        if self._state.register[memory.WANTED] == memory.MORE_SLOTS:
+            self._more_slots(2 * len(self._state.mark))
+        else:
+            self._more_entries(2 * len(self._state.time))
 
     def _more_slots(self, slots: int) -> None:
         state = self._state
         table = table_for(slots)
         rehash(state.table, table)
-        self._state = state._replace(
-            table=table, mark=grown(state.mark, slots), stamp=grown(state.stamp, slots), lane=grown(state.lane, slots)
+        self._hold(
+            state._replace(table=table, mark=grown(state.mark, slots), stamp=grown(state.stamp, slots), lane=grown(state.lane, slots))
         )
 
     def _more_entries(self, entries: int) -> None:
@@ -239,7 +252,7 @@ class WindowStore:
         if entries > 1 << 31:
             raise InvariantBroken("one partition would hold more than 2^31 window entries", "use more partitions or shorter windows")
         for name in ("time", "total", "key", "link"):
-            self._state = self._state._replace(**{name: grown(getattr(self._state, name), entries)})
+            self._hold(self._state._replace(**{name: grown(getattr(self._state, name), entries)}))
 
     def __len__(self) -> int:
         """Entities held; some may have expired without having been freed yet."""

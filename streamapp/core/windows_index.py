@@ -227,6 +227,12 @@ def grown(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     return out
 
 
+def address(array: npt.NDArray[Any]) -> int:
+    """Gives where an array begins, for a kernel; it has to be contiguous, and to be held until the kernel is through."""
+    where: int = array.__array_interface__["data"][0]
+    return where
+
+
 @intrinsic
 def prefetch(typing_context: Any, array: Any, row: Any) -> Any:
     """Asks the processor for the cache line of array[row] ahead of need; reads nothing and cannot fault."""
