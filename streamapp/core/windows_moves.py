@@ -136,7 +136,7 @@ def _move(
 ) -> int:  # fmt: skip
     """Goes on at partition at[0], store at[1] (-1: its clock and ids), row at[2]; gives DONE, or where it stands still and why.
 
-    stores [p x s, ...] are the partitions' stores one after the other; feature f is answer wanted[f, 1] of store wanted[f, 0].
+    stores [p x s, ...] are the partitions' stores one after the other; values[f] is answer wanted[f, 1] of store wanted[f, 0].
     """
     count = len(columns)
     while at[0] < len(partitions):
@@ -174,7 +174,7 @@ def _move(
             for f in range(len(wanted)):
                 if wanted[f, 0] == at[1]:
                     for i in range(low, low + at[2]):
-                        values[i, f] = reals[i, wanted[f, 1]]
+                        values[f, i] = reals[i, wanted[f, 1]]
             if at[2] < end - low:
                 return GROW
             for i in range(low, end):
@@ -192,7 +192,7 @@ def _share(  # noqa: C901 -- the way of a store's rows, top to bottom
     """Goes on at store at[0], row at[1] (-1: its ids) of `order`; gives DONE, or GROW where the store at[0] has to grow first.
 
     room: addresses of memory for names, times, marks, values, keys, exact and real answers in that order, and for ids and their
-    times; feature f is answer wanted[f, 1] of store wanted[f, 0], or 1 where that is missing (place -1). new[k]: how many entries are new
+    times; values[f] is answer wanted[f, 1] of store wanted[f, 0], or 1 where that is missing (place -1). new[k]: how many entries are new
     to store k, and behind it their rows.
     """
     n = len(order)
@@ -246,9 +246,9 @@ def _share(  # noqa: C901 -- the way of a store's rows, top to bottom
             absent = names[j, 0] == 0 and names[j, 1] == 0
             for f in range(len(wanted)):
                 if wanted[f, 0] == k and wanted[f, 1] < 0:
-                    values[i, f] = 1.0 if missing or absent else 0.0
+                    values[f, i] = 1.0 if missing or absent else 0.0
                 elif wanted[f, 0] == k and not missing:
-                    values[i, f] = reals[j, wanted[f, 1]]
+                    values[f, i] = reals[j, wanted[f, 1]]
         new[k, 0] = count
         at[0], at[1] = k + 1, -1
     return DONE
@@ -276,8 +276,8 @@ def move_all(
     while (
         said := _move(
             partitions, where(stores), columns, rows.event_id, rows.offset, rows.event_time, rows.broker_time, states[0].clock.skew_max_ms,
-            states[0].seen.horizon_ms, time, high, admitted, place, mode, address(exact), address(answer), answered, wanted, values, flags,
-            at,
+            states[0].seen.horizon_ms, time, high, admitted, place, mode, address(exact), address(answer), answered, wanted, values.T,
+            flags, at,
         )
     ) == GROW:  # fmt: skip
         stores[int(at[0]) * len(names) + int(at[1])].grow()
@@ -330,7 +330,7 @@ def share_all(
     columns = addresses(entries)
     while _share(
         where(stores), partitions, columns, ids, ticks.time, ticks.high, ticks.flags, order, seen[0].horizon_ms, room, places, marks, mode,
-        wanted, missing, values, flags, new, at,
+        wanted, missing, values.T, flags, new, at,
     ) == GROW:  # fmt: skip
         stores[int(at[0])].grow()
     for one, clock, (first, after, mark) in zip(seen, clocks, partitions[:, FIRST : HIGH + 1].tolist(), strict=True):
