@@ -212,6 +212,8 @@ class Delivery:
 
     def _reject_oversized(self, outcome: Outcome, largest: Texts) -> None:
         limit = self._batch_bytes_max - MESSAGE_OVERHEAD_BYTES
+        if largest.bytes() <= limit:  # all together
+            return
         plan, lengths = outcome.plan, largest.lengths()
         for row in (lengths > limit).nonzero()[0].tolist():
             outcome.route[row] = UNDECIDED

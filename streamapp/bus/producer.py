@@ -176,14 +176,17 @@ class Producer(AIOKafkaProducer):
         queued, leader = self._open_queue()._batches, self.client.cluster.leader_for_partition
         gathering, now_s = Gathering(len(parcels)), time.monotonic()
         by_node: ByNode = {}
+        open_to: dict[Any, bool] = {}
+        transaction = self._txn_manager
         for number, (batch, topic, partition) in enumerate(parcels):
             place = TopicPartition(topic, partition)
             node = leader(place)
             sent = by_node.get(node, {})
-            if place in queued or place in sent or not self._has_room(place, now_s) or self._connection(node) is None:
+            if node not in open_to:
+                open_to[node] = self._connection(node) is not None
+            if place in queued or place in sent or not open_to[node] or not self._has_room(place, now_s):
                 gathering.waits_for(number, self.enqueue(batch, topic, partition))
                 continue
-            transaction = self._txn_manager
             sequence = transaction.sequence_number(place)
             transaction.increment_sequence_number(place, batch.record_count())
             batch._set_producer_state(transaction.producer_id, transaction.producer_epoch, sequence)

@@ -40,7 +40,7 @@ from streamapp.core.texts import Texts
 log = logging.getLogger(__name__)
 
 #: Rows after which what was acknowledged is counted; at the latest with the next beat or scrape.
-COUNTED_ROWS = 256
+COUNTED_ROWS = 1024
 #: How often lag, readiness and drift are looked at.
 BEAT_S = 1.0
 #: Observations of a window to which nothing was added for so long are sent as they are.

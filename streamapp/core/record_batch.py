@@ -81,9 +81,12 @@ def _crc_by_instruction(data: Any, begin: int, end: int, table: Any) -> Any:
     return _crc_bytes(data, begin + 8 * words, end, np.uint32(crc), table) ^ np.uint32(0xFFFFFFFF)
 
 
+_crc = _crc_by_instruction if HARDWARE else _crc_by_table
+
+
 def checksum(data: Bytes, begin: int = 0) -> int:
     """Gives the CRC-32C of data[begin:]."""
-    return int((_crc_by_instruction if HARDWARE else _crc_by_table)(data, begin, len(data), TABLE))
+    return int(_crc(data, begin, len(data), TABLE))
 
 
 @compiled
@@ -287,8 +290,13 @@ def with_zstd(batch: Bytes, records: bytes) -> Bytes:
 
 def seal(batch: Bytes, producer_id: int, producer_epoch: int, sequence: int) -> None:
     """Puts the producer's place in its sequence and the checksum into a batch; may be called again."""
-    struct.pack_into(">qhi", batch.data, 43, producer_id, producer_epoch, sequence)
-    struct.pack_into(">I", batch.data, 17, checksum(batch, _CHECKED_FROM))
+    _seal(batch, producer_id, producer_epoch, sequence, TABLE)
+
+
+@compiled
+def _seal(batch: Any, producer_id: int, producer_epoch: int, sequence: int, table: Any) -> None:
+    _fixed(batch, _fixed(batch, _fixed(batch, 43, producer_id, 8), producer_epoch, 2), sequence, 4)
+    _fixed(batch, 17, _crc(batch, _CHECKED_FROM, len(batch), table), 4)
 
 
 def warm_up() -> None:
