@@ -51,6 +51,7 @@ class Arena:
         self.group = f"{setup.namespace}-textbook" if setup.textbook else f"{setup.namespace}.{setup.pipeline}"
         self.workers: list[Process] = []
         self.notes: Counter[str] = Counter()
+        self.woken: set[int] = set()  # rounds in which a worker woke up late, though nobody stopped it
         self._all: list[Process] = []
         self._recount = Recount(COUNTS if setup.pipeline == "counts" else PAYMENTS)
         self._asked: dict[Place, Asked] = {}
@@ -107,6 +108,11 @@ class Arena:
     def said(self, words: str) -> int:
         """Gives how many lines of all the workers' logs hold these words."""
         return sum(words in line for one in self._all for line in one.log.read_text(errors="replace").splitlines())
+
+    def woke_late(self, why: str) -> None:
+        """Notes that in this round a worker may have gone on after its session: what it repeats, equal, is let be."""
+        self.notes[why] += 1
+        self.woken.add(len(self._rounds))
 
     def check(self) -> None:
         """Raises Stuck when a worker that is meant to run has ended."""

@@ -16,6 +16,8 @@ FAIL_POINT_CODE = 137
 TRIES = 8
 #: What workers write: before they join their group, and when a rebalance meets them loading.
 STARTED, CUT_SHORT = "Metrics and health on", "was taken away while its state was loading"
+#: What they write when the broker tells them that their session has ended.
+FORGOTTEN = "member_id was not recognized"
 
 
 def now_ms() -> int:
@@ -159,16 +161,22 @@ def unsettled(arena: Arena) -> float:
 
 
 def broker_restarted(node: Node) -> Round:
-    """The broker stops (in order, or by kill -9) under load and comes back; the workers live through it."""
+    """The broker stops (in order, or by kill -9) under load and comes back; the workers live through it.
+
+    Where it takes so long that it ends their sessions, a worker that is still sending is one that woke up late.
+    """
 
     def one(arena: Arena) -> float:
         arena.keep(arena.rng.choice([1, 2]))
+        forgotten_before = arena.said(FORGOTTEN)
         with arena.feed.load(RATE, BURST):
             arena.steady()
             (node.kill if arena.rng.random() < 0.5 else node.stop)()
             node.start()
             took_s = arena.recovered(now_ms())
         arena.settle()
+        if arena.said(FORGOTTEN) > forgotten_before:
+            arena.woke_late("rounds in which sessions ended while the broker was away")
         return took_s
 
     return one

@@ -59,7 +59,6 @@ class Ground:
 def play(name: str, rounds: int, seed: int, ground: Ground, told: Callable[[], None]) -> Played:
     """Plays `rounds` of a kind; `told` is called after each. A round that breaks a promise ends the kind: its ground is spoilt."""
     kind, played = KINDS[name], Played(name, seed, ground.delivery)
-    repeats = kind.repeats and ground.delivery == DELIVERIES[0]
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-{seed}-", dir=ground.folder))
     with ExitStack() as stack:
         setup, one = _setup(stack, name, kind, seed, ground, folder)
@@ -77,11 +76,11 @@ def play(name: str, rounds: int, seed: int, ground: Ground, told: Callable[[], N
                     arena.keep(max(1, len(arena.workers)))
                     arena.settle()
             played.rounds += 1
-            broken = arena.close_round().broken(repeats=repeats)
+            broken = arena.close_round().broken(repeats=_repeats(played, kind, arena, number))
             told()
             if (played.failures or broken) and not kind.textbook:
                 break
-        _judge(played, arena, kind, repeats=repeats)
+        _judge(played, arena, kind)
         played.notes = dict(arena.notes)
         if arena.watch.read_again:
             played.notes["records read again by the watch"] = arena.watch.read_again
@@ -94,12 +93,16 @@ def play(name: str, rounds: int, seed: int, ground: Ground, told: Callable[[], N
     return played
 
 
-def _judge(played: Played, arena: Arena, kind: Kind, *, repeats: bool) -> None:
-    for number, tally in enumerate(arena.close(), 1):
+def _repeats(played: Played, kind: Kind, arena: Arena, number: int) -> bool:
+    return (kind.repeats or number in arena.woken) and played.delivery == DELIVERIES[0]
+
+
+def _judge(played: Played, arena: Arena, kind: Kind) -> None:
+    for number, tally in enumerate(arena.close()):
         played.tally.add(tally)
-        broken = tally.broken(repeats=repeats)
+        broken = tally.broken(repeats=_repeats(played, kind, arena, number))
         if broken and not kind.textbook:
-            played.failures.append(f"round {min(number, played.rounds)}: {', '.join(broken)}; {'; '.join(tally.examples[:3])}")
+            played.failures.append(f"round {min(number + 1, played.rounds)}: {', '.join(broken)}; {'; '.join(tally.examples[:3])}")
 
 
 def _setup(stack: ExitStack, name: str, kind: Kind, seed: int, ground: Ground, folder: Path) -> tuple[Setup, Round]:
