@@ -36,10 +36,13 @@ else:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Gives how many processes share `make test`, 0: this one runs all; more than four would wait for the longest file.
 
-    What somebody picks out begins sooner in one process, and is easier to read.
+    What somebody picks out begins sooner in one process, and is easier to read. Workers on a real Redis or Kafka have deadlines of
+    milliseconds to meet, so their tests have the machine to themselves.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4) if whole else 0
+    if not whole or any(os.environ.get(f"STREAMAPP_TEST_{real}") for real in ("KAFKA", "REDIS")):
+        return 0
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4)
 
 
 def pytest_report_header() -> str:
