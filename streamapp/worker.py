@@ -123,6 +123,7 @@ class Line:
     async def _ack(self, several: Sequence[InFlight], counted: Awaitable[None] | None) -> None:
         if counted is not None:
             await counted
+            self._reached("counted")
         for carried in several:
             carried.batch.ack()  # 5
         self._reached("acked")
