@@ -89,7 +89,9 @@ def _told_by_models(
             shares = tier.shares(judged.inputs, rows)
             because = explainer.top(shares, judged.features.values.take(rows, axis=0).take(places, axis=1), own_normal)
             if serving.counterfactuals is not None:
-                at = np.isin(rows, _tried(judged, asked, serving.counterfactuals), assume_unique=True)
+                tried = _tried(judged, asked, serving.counterfactuals)
+                every = tried.size == asked.size  # as nearly always; to look for each row takes longer than to try it
+                at = slice(None) if every else np.isin(rows, tried, assume_unique=True)
                 cuts = tier.cuts(rows[at], judged.cheapest)
                 numeric = tier.inputs(judged.inputs, rows).numeric[at]
                 changes += serving.counterfactuals.by_model(place, tier, rows[at], numeric, shares[at], cuts)

@@ -88,6 +88,7 @@ class Counterfactuals:
         turn = {"up": UP, "down": DOWN}
         directions = np.array([turn[section.monotone[name]] if name in section.monotone else NEITHER for name in self._names], np.int8)
         self._tiers = [_searchable(tier, places if tier.own is None else tier.own.places, directions) for tier in tiers]
+        self._fixed: dict[tuple[int, float], float] = {}  # by tier and cut, the margin of a cut that is one for all rows
         self._said: dict[tuple[int, str, int], str] = {}
         for place, name in enumerate(self._names):
             things = words.counted(name)
@@ -120,8 +121,10 @@ class Counterfactuals:
         margins = searchable.steps.paths.bias + shares.sum(axis=1)
         shares = np.where(searchable.direction[None] != NEITHER, shares[:, : numeric.shape[1]], 0.0)
         order = np.argsort(-shares, axis=1, kind="stable")[:, :TRIES].astype(np.int32)
-        order[np.take_along_axis(shares, order, axis=1) <= 0.0] = NOT_FOUND
-        bounds = np.stack([self._bound(tier, cut, len(rows)) for cut in cuts], axis=1)
+        order[shares[np.arange(len(rows))[:, None], order] <= 0.0] = NOT_FOUND
+        bounds = np.empty((len(rows), len(cuts)))
+        for at, cut in enumerate(cuts):
+            bounds[:, at] = self._bound(place, tier, cut)
         steps = searchable.steps
         found = steps.search(numeric, order, searchable.direction, bounds, margins)
         changes: list[Change] = []
@@ -151,11 +154,15 @@ class Counterfactuals:
         text = self._said[change.place, change.word, route] % {"limit": shown(change.limit), "value": shown(was)}
         return Reason(CODES[route], text, self._names[change.place], round(was, 4), change.limit)
 
-    def _bound(self, tier: Tier, cut: Float64 | float | None, m: int) -> Float64:
-        """Per row the margin below which the probability is below the cut; no margin is below what is no cut."""
+    def _bound(self, place: int, tier: Tier, cut: Float64 | float | None) -> Float64 | float:
+        """The margin below which the probability is below the cut, per row where cuts are; no margin is below what is no cut."""
         if cut is None or tier.model is None:
-            return np.full(m, -np.inf)
-        return margin_below(np.broadcast_to(np.asarray(cut, np.float64), (m,)), tier.model.calibration, tier.base_rates)
+            return -np.inf
+        if isinstance(cut, np.ndarray):
+            return margin_below(cut, tier.model.calibration, tier.base_rates)
+        if (place, cut) not in self._fixed:
+            self._fixed[place, cut] = float(margin_below(np.array([cut]), tier.model.calibration, tier.base_rates)[0])
+        return self._fixed[place, cut]
 
 
 def flips(when: str, places: Mapping[str, int], whole: npt.NDArray[np.bool_]) -> list[Flip]:

@@ -31,6 +31,7 @@ class Steps:
     rank: Int32  #              m: a node's threshold among those of its input
     tree: Int32  #              of all inputs: the trees that ask for it
     first_tree: Int64  #        k + 1
+    longest: int  #             thresholds of the input that has most
 
     def search(self, numeric: Float32, order: Int32, direction: npt.NDArray[np.int8], bounds: Float64, margins: Float64) -> Int64:
         """Takes m rows, inputs to try for each [m, t] (-1: none), each input's direction of risk [k], bounds [m, b] and margins [m].
@@ -41,7 +42,7 @@ class Steps:
         """
         found = np.full((len(numeric), 3), NOT_FOUND, np.int64)
         paths = self.paths
-        curve = np.zeros(int(np.diff(self.first).max(initial=0)) + 2)
+        curve = np.zeros(self.longest + 2)
         search(
             paths.root, paths.feature, paths.threshold, paths.child, paths.value, self.threshold, self.first, self.rank, self.tree,
             self.first_tree, np.ascontiguousarray(numeric), order, direction, bounds, margins, curve, found,
@@ -63,7 +64,8 @@ def steps_of(paths: Paths) -> Steps:
         trees.append(np.unique(tree_of[nodes]))
         first[place + 1], first_tree[place + 1] = first[place] + len(mine), first_tree[place] + len(trees[-1])
     return Steps(
-        paths, np.concatenate(thresholds).astype(np.float32), first, rank, np.concatenate(trees).astype(np.int32), first_tree
+        paths, np.concatenate(thresholds).astype(np.float32), first, rank, np.concatenate(trees).astype(np.int32), first_tree,
+        max(map(len, thresholds), default=0),
     )  # fmt: skip
 
 
