@@ -29,6 +29,7 @@ from streamapp.core.examples import example_of, least_event
 from streamapp.core.explain import ModelReasons, Sentences
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
+from streamapp.core.json_columns import FEW_ROWS
 from streamapp.core.labels import LabelPlan, LabelRead, LabelState
 from streamapp.core.language import Language, Words
 from streamapp.core.lists import ListPlan, Lookup
@@ -95,7 +96,8 @@ def rehearse(serving: pipeline.Serving) -> None:
     odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
     events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
     read = pipeline.Read(lists=None if serving.lists is None else serving.lists.rehearsal())
-    for segment in (segment_of(events), _as_fetched([{"event_id": "e", **least}] * PLAIN_ROWS_MIN, serving.spec.pipeline.key)):
+    fetched = _as_fetched([{"event_id": "e", **least}] * max(PLAIN_ROWS_MIN, FEW_ROWS + 1), serving.spec.pipeline.key)
+    for segment in (segment_of(events), segment_of(events[-1:]), fetched):
         outcome = _rehearsed(pipeline.plan([segment], serving), read, serving)
         serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 

@@ -302,6 +302,10 @@ def _seal(batch: Any, producer_id: int, producer_epoch: int, sequence: int, tabl
 def warm_up() -> None:
     """Compiles the kernels (or loads them from the cache), so that no micro-batch waits for it."""
     zero, given = np.zeros(1, np.int64), Texts.of([b"x"])
-    written = Texts(given.data.copy(), given.start)  # by a kernel, as values are, and keys that a kernel has read
-    batches = [write_batches(zero, 1, keys, np.zeros(1, np.bool_), written, given.data, zero, 1000, 0)[0][1] for keys in (given, written)]
+    written = Texts(given.data.copy(), given.start)  # by a kernel, as keys of a fetch and values of many rows are
+    none = np.zeros(1, np.bool_)
+    batches = [
+        write_batches(zero, 1, keys, none, values, given.data, zero, 1000, 0)[0][1]
+        for keys in (given, written) for values in (given, written)
+    ]  # fmt: skip
     seal(merged(batches), 0, 0, 0)
