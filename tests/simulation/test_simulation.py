@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.left_behind import LEFT_BEHIND
+from tests.simulation.process import Process
 from tests.simulation.run import keep, replay
-from tests.simulation.world import KINDS, OF_TRANSACTIONS, Report, Scenario, simulate
+from tests.simulation.world import KINDS, LINE_STEPS, LOADING_STEPS, OF_TRANSACTIONS, ROUND_STEPS, Report, Scenario, World, simulate
 
 SEEDS = {False: 160, True: 200}  # at least once, exactly once
 AT_ONCE = 20
@@ -44,6 +45,20 @@ def test_the_seeds_cover_every_kind_of_fault(*, exactly_once: bool) -> None:
     scenarios = [Scenario.of(seed, exactly_once=exactly_once) for seed in range(SEEDS[exactly_once])]
     assert {kind for scenario in scenarios for kind in scenario.faults} == set(KINDS) - (set() if exactly_once else OF_TRANSACTIONS)
     assert {(scenario.partitions, scenario.workers) for scenario in scenarios} >= {(1, 1), (1, 2), (3, 1), (3, 2), (3, 3)}
+
+
+@pytest.mark.parametrize("exactly_once", SEEDS)
+def test_every_step_that_faults_wait_for_is_reached(monkeypatch: pytest.MonkeyPatch, *, exactly_once: bool) -> None:
+    seen, reached = set[str](), World.reached
+
+    def noted(world: World, process: Process, step: str) -> None:
+        seen.add(step)
+        reached(world, process, step)
+
+    monkeypatch.setattr(World, "reached", noted)
+    for seed in range(8):
+        simulate(seed, Scenario.of(seed, exactly_once=exactly_once))
+    assert seen == {*LINE_STEPS, *LOADING_STEPS, *(ROUND_STEPS if exactly_once else ())}
 
 
 @pytest.mark.parametrize("exactly_once", SEEDS)
