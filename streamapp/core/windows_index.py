@@ -15,6 +15,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from streamapp.core.errors import InvariantBroken
 from streamapp.core.texts import Texts
 
 Int64 = npt.NDArray[np.int64]
@@ -228,7 +229,9 @@ def grown(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
 
 
 def address(array: npt.NDArray[Any]) -> int:
-    """Gives where an array begins, for a kernel; it has to be contiguous, and to be held until the kernel is through."""
+    """Gives where an array begins, for a kernel; hold it until that is through. Raises InvariantBroken for one with gaps."""
+    if not array.flags.c_contiguous:
+        raise InvariantBroken(f"a kernel was given an array of {array.shape} that is not contiguous")
     where: int = array.__array_interface__["data"][0]
     return where
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamapp.core import windows_index as index
+from streamapp.core.errors import InvariantBroken
 
 MASK = (1 << 64) - 1
 
@@ -107,3 +108,10 @@ def test_table_finds_what_a_dict_finds(steps: list[tuple[bool, int]]) -> None:
             name = ((number % 5) | (number << 33), number)
             assert index.find(place, mark, *name) == held.get(name, -1)
         assert np.count_nonzero(place) == len(held)
+
+
+def test_only_arrays_without_gaps_have_an_address() -> None:
+    whole = np.zeros((4, 2), np.int64)
+    assert index.address(whole[1:]) == index.address(whole) + 16
+    with pytest.raises(InvariantBroken, match="not contiguous"):
+        index.address(whole[:, 0])
