@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from streamapp.bus.direct import Gathering, Parcel, Posted, Sent, together
 from streamapp.bus.security import client_arguments
 from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX
 from streamapp.bus.unreachable import unreachable
+from streamapp.core.errors import BusError
 
 __all__ = ["Parcel", "Producer", "connected", "producing", "together"]
 
@@ -106,6 +108,9 @@ class Producer(AIOKafkaProducer):
         self._turns = count()
         self._known_at: dict[TopicPartition, float] = {}  # when the broker took a batch of ours last
         self._settled = asyncio.Event()  # something that was posted is answered, or given up
+        self._gave_up = asyncio.Event()
+        # aiokafka would give up a batch alone where no leader is known, and take its sequence numbers: none behind it is accepted then.
+        self._message_accumulator._batch_ttl = math.inf
 
     async def start(self) -> None:
         """Connects. Raises KafkaError."""
@@ -127,8 +132,9 @@ class Producer(AIOKafkaProducer):
             await asyncio.sleep(patience_s / 10)
             oldest = [*(batches[0] for batches in queue._batches.values() if batches), *queue._pending_batches]
             late = time.monotonic() - patience_s
-            if any(batch.expired() for batch in oldest) or any(one.sent_at < late for one in self._posted):
+            if any(batch._ctime < late for batch in oldest) or any(one.sent_at < late for one in self._posted):
                 break
+        self._gave_up.set()
         await self._sender.close()  # first, so that nothing is sent that was given up
         given_up = [*(batch for batches in queue._batches.values() for batch in batches), *queue._pending_batches]
         failure = KafkaTimeoutError(f"the broker has not acknowledged it within {patience_s:g} s")
@@ -147,6 +153,12 @@ class Producer(AIOKafkaProducer):
         await _Send(self._sender, batches).do(node)
         self._sender._muted_partitions.difference_update(batches)
         self._post_queued(batches)
+
+    async def lost(self) -> None:
+        """Waits until the broker has left something unacknowledged for too long; raises BusError then."""
+        await self._gave_up.wait()
+        waited_s = self._request_timeout_ms / 1000
+        raise BusError(f"the broker has not acknowledged an output within {waited_s:g} s", "check it with `streamapp doctor`")
 
     async def know(self, topics: Sequence[str]) -> None:
         """Waits until it is known where the partitions of `topics` are; `enqueue` needs that. Raises KafkaError."""

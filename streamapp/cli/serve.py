@@ -118,11 +118,11 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
         async with Probes(watch.pages, watch.health, settings.metrics_host, settings.metrics_port) as probes:
             log.info("Metrics and health on http://%s:%d", settings.metrics_host, probes.port)
             beating = asyncio.create_task(watch.run())
-            following: list[asyncio.Task[None]] = []
+            following = [asyncio.create_task(_for_ever(app, producer.lost()))]
             if labels is not None:
                 await labels.load(watch.loads)
                 letters = LabelLetters(serving.labels, topics, producer, settings.bootstrap, f"{app.conf.id}.labels", client)
-                following = [asyncio.create_task(_for_ever(app, work)) for work in (labels.run(), letters.run())]
+                following += [asyncio.create_task(_for_ever(app, work)) for work in (labels.run(), letters.run())]
             if lists is not None:
                 await lists.load(watch.loads)
                 following.append(asyncio.create_task(_for_ever(app, lists.run())))

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaTimeoutError
 from streamapp.bus.columns import fill
 from streamapp.bus.embedded import EmbeddedBroker
 from streamapp.bus.producer import producing
+from streamapp.core.errors import BusError
 
 DEADLINE_S = 30
 
@@ -31,3 +32,16 @@ async def test_what_no_broker_acknowledges_in_time_fails_and_so_does_all_that_fo
                     await one
             with pytest.raises(KafkaTimeoutError):
                 send(2)
+
+
+async def test_a_batch_whose_partition_has_no_leader_is_not_given_up_alone(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddedBroker() as broker:
+        async with asyncio.timeout(DEADLINE_S), producing(broker.address, {"request.timeout.ms": "1000"}) as producer:
+            await producer.send_and_wait(namespace, b"x", partition=0)
+            monkeypatch.setattr(producer.client.cluster, "leader_for_partition", lambda place: -1)
+            # The sequence numbers of the first would be missing before the next: a broker takes none behind such a gap.
+            for _ in range(2):
+                with pytest.raises(KafkaTimeoutError):
+                    await producer.send_and_wait(namespace, b"y", partition=0)
+            with pytest.raises(BusError, match="not acknowledged an output within 1 s"):
+                await producer.lost()
