@@ -163,7 +163,7 @@ async def test_a_worker_that_was_stopped_past_its_session_shows_nothing_of_what_
 ) -> None:
     topics = Topics(namespace)
     await create_topics(kafka, topics, partitions=4)
-    delivery = {"STREAMAPP_DELIVERY": "exactly_once", "STREAMAPP_TRANSACTION_MS": "3000"}
+    delivery = {"STREAMAPP_DELIVERY": "exactly_once", "STREAMAPP_TRANSACTION_MS": "10000"}  # longer than looking at four partitions takes
     given = [events(400, 400 * part, seed=part) for part in range(3)]
     with Children() as children:
         zombie = start(children, kafka, namespace, pipeline, **delivery)
