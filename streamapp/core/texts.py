@@ -83,7 +83,7 @@ class Texts(Sequence[bytes]):
 
 
 class Strings(Sequence[str]):
-    """A sequence of ASCII strings without control characters over their bytes; they become Python objects when one is looked at."""
+    """A sequence of strings over their UTF-8; they become Python objects when one is looked at."""
 
     __slots__ = ("_list", "texts")
 
