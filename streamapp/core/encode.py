@@ -14,7 +14,7 @@ import numpy as np
 
 from streamapp.core.events import FLAG_NAMES, Plan
 from streamapp.core.features.catalogue import FeatureDef
-from streamapp.core.json_columns import Choice, Part, numbers, strings, whole_numbers, woven
+from streamapp.core.json_columns import Part, numbers, picked, strings, whole_numbers, woven
 from streamapp.core.outcome import Outcome
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.texts import Texts
@@ -58,8 +58,8 @@ class VerdictEncoder:
         `entity_key` is the secret (16 to 64 bytes) that entity ids are hashed under.
         """
         self._pipeline, self._entity_field, self._text_field = pipeline, entity_field, text_field
-        self._deciders = Choice.among(list(map(_json, deciders)))
-        self._labels = Choice.among([b"[]", _json([*labels[:1]])])
+        self._deciders = list(map(_json, deciders))
+        self._labels = [b"[]", _json([*labels[:1]])]
         self._versions = _json(versions)
         self._decision_key, self._entity_key = _key(pipeline.encode()), _key(entity_key)
         self.members = {source: name for name, source in fields.items()}  # what each column is called in the verdict
@@ -109,7 +109,7 @@ class VerdictEncoder:
         """Gives the labels of each row's tier; where all tiers have one positive class, that from a calibrated one half on."""
         if outcome.labels is not None:
             return list(map(_json, outcome.labels.tolist()))
-        return self._labels.picked(outcome.probability >= 0.5)
+        return picked(self._labels, outcome.probability >= 0.5)
 
 
 def _key(secret: bytes) -> tuple[int, int]:
@@ -124,7 +124,7 @@ def _where(rows: Sequence[Sequence[Any]]) -> Part:
         if said:
             index[row] = len(told)
             told.append(_json(said))
-    return Choice.among(told).picked(index)
+    return picked(told, index)
 
 
 def _feature(place: int, whole: bool) -> Column:
@@ -148,12 +148,12 @@ def _read_from(topic: str, partition: int) -> bytes:
 
 def _source(plan: Plan) -> Sequence[Part]:
     """Gives where each event was read."""
-    heads = Choice.among([_read_from(segment.topic, segment.partition) for segment in plan.segments])
-    return heads.picked(plan.segment), whole_numbers(plan.offsets()), b"}"
+    heads = [_read_from(segment.topic, segment.partition) for segment in plan.segments]
+    return picked(heads, plan.segment), whole_numbers(plan.offsets()), b"}"
 
 
-_ROUTES = Choice.among(list(map(_json, ROUTE_NAMES)))
-_FLAGS = Choice.among([_json([name for bit, name in FLAG_NAMES.items() if bits & bit]) for bits in range(2 * max(FLAG_NAMES))])
+_ROUTES = list(map(_json, ROUTE_NAMES))
+_FLAGS = [_json([name for bit, name in FLAG_NAMES.items() if bits & bit]) for bits in range(2 * max(FLAG_NAMES))]
 
 #: Every field a verdict can have; `[verdict] fields` of the pipeline file picks from these names.
 COLUMNS: Mapping[str, Column] = {
@@ -165,8 +165,8 @@ COLUMNS: Mapping[str, Column] = {
     "event_time": lambda _, outcome: (whole_numbers(outcome.plan.event_time),),
     "received_at": lambda _, outcome: (whole_numbers(outcome.plan.received_at),),
     "decided_at": lambda _, outcome: (b"%d" % outcome.decided_at,),
-    "verdict": lambda _, outcome: (_ROUTES.picked(outcome.route),),
-    "decided_by": lambda encoder, outcome: (encoder._deciders.picked(outcome.decided_by),),
+    "verdict": lambda _, outcome: (picked(_ROUTES, outcome.route),),
+    "decided_by": lambda encoder, outcome: (picked(encoder._deciders, outcome.decided_by),),
     "score": lambda _, outcome: (numbers(outcome.score),),
     "probability": lambda _, outcome: (numbers(outcome.probability),),
     "labels": lambda encoder, outcome: (encoder.labels(outcome),),
@@ -175,6 +175,6 @@ COLUMNS: Mapping[str, Column] = {
     "stages": lambda _, outcome: (_json(outcome.stage_ms),),
     "versions": lambda encoder, outcome: (encoder.versions(outcome),),
     "degraded": lambda _, outcome: (_json(outcome.degraded),),
-    "flags": lambda _, outcome: (_FLAGS.picked(outcome.plan.flags),),
+    "flags": lambda _, outcome: (picked(_FLAGS, outcome.plan.flags),),
     "source": lambda _, outcome: _source(outcome.plan),
 }

@@ -28,28 +28,6 @@ _json = msgspec.json.Encoder().encode
 FEW_ROWS = 32
 
 
-class Choice(Texts):
-    """Texts that columns pick from, made once; `pieces` are the same as objects."""
-
-    __slots__ = ("pieces",)
-
-    pieces: list[bytes]
-
-    @classmethod
-    def among(cls, values: Sequence[bytes]) -> Choice:
-        """Gives `values` as a choice."""
-        texts = Texts.of(values)
-        found = cls(texts.data, texts.start)
-        found.pieces = list(values)
-        return found
-
-    def picked(self, places: npt.NDArray[Any]) -> Part:
-        """Gives the column whose row i is the text at places[i], of any whole or truth type."""
-        if len(places) <= FEW_ROWS:
-            return [self.pieces[place] for place in places.tolist()]
-        return Picked(self, places.astype(np.int64))
-
-
 class Picked(NamedTuple):
     """A column with few values: row i has texts[places[i]]."""
 
@@ -59,6 +37,13 @@ class Picked(NamedTuple):
 
 #: What rows are woven from: the same bytes in each row, a text per row, or one of a few.
 Part = bytes | Texts | Picked | list[bytes]
+
+
+def picked(values: Sequence[bytes], places: npt.NDArray[Any]) -> Part:
+    """Gives the column whose row i is values[places[i]]; places are of any whole or truth type."""
+    if len(places) <= FEW_ROWS:
+        return [values[place] for place in places.tolist()]
+    return Picked(Texts.of(values), places.astype(np.int64))
 
 
 def strings(values: Sequence[str]) -> Part:

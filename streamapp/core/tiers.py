@@ -166,7 +166,8 @@ class Tier:
 
         Raises ModelFailed where the model tells none.
         """
-        assert self.model is not None  # noqa: S101 - nobody asks a formula
+        if self.model is None:
+            raise ModelFailed(f"tier {self.name} is a formula and tells no shares")
         whole: Linear | None = getattr(self.model, "whole", None)
         if whole is not None and self.own is None:
             return whole.grouped(inputs, rows)

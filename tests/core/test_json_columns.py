@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamapp.core.json_columns import FEW_ROWS, Choice, Part, Picked, numbers, strings, whole_numbers, woven
+from streamapp.core.json_columns import FEW_ROWS, Part, Picked, numbers, picked, strings, whole_numbers, woven
 from streamapp.core.texts import Texts
 
 _json = msgspec.json.Encoder().encode
@@ -63,9 +63,9 @@ def test_numbers_read_back_equal_and_are_null_where_there_is_none(times: int, va
 @given(st.lists(st.tuples(st.binary(max_size=9), st.integers(0, 2), INT64), max_size=30), st.binary(max_size=5), st.binary(max_size=5))
 def test_rows_are_all_parts_one_behind_the_other(times: int, rows: list[tuple[bytes, int, int]], same: bytes, end: bytes) -> None:
     rows = rows * times
-    few, places = Choice.among([b"a", b"", b"ccc"]), np.array([row[1] for row in rows], np.int8)
+    few, places = [b"a", b"", b"ccc"], np.array([row[1] for row in rows], np.int8)
     parts: list[Part] = [
-        same, Texts.of([row[0] for row in rows]), same, b"-", few.picked(places), Picked(few, places.astype(np.int64)),
+        same, Texts.of([row[0] for row in rows]), same, b"-", picked(few, places), Picked(Texts.of(few), places.astype(np.int64)),
         whole_numbers(np.array([row[2] for row in rows], np.int64)), end,
     ]  # fmt: skip
     told = list(woven(len(rows), parts))

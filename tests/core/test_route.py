@@ -1,6 +1,7 @@
 """Routing by thresholds and by rules."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,7 +46,10 @@ def test_no_rules_decide_nothing() -> None:
 @given(st.data())
 def test_a_kernel_applies_the_policy_order_as_row_by_row_python_does(data: st.DataObject) -> None:
     n, r = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 4))
-    column = lambda values: np.array(data.draw(st.lists(values, min_size=n, max_size=n)), np.int8)  # noqa: E731
+
+    def column(values: st.SearchStrategy[int]) -> npt.NDArray[np.int8]:
+        return np.array(data.draw(st.lists(values, min_size=n, max_size=n)), np.int8)
+
     hit = np.array(data.draw(st.lists(st.booleans(), min_size=n * r, max_size=n * r)), bool).reshape(n, r)
     routes = np.array(data.draw(st.lists(st.sampled_from((APPROVE, REVIEW, BLOCK)), min_size=r, max_size=r)), np.int8)
     always = np.array(data.draw(st.lists(st.booleans(), min_size=r, max_size=r)), bool)
