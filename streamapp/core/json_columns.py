@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import orjson
 
+from streamapp.core import json_numbers
 from streamapp.core.copying import copy_bytes
 from streamapp.core.texts import Strings, Texts
 from streamapp.core.windows_index import compiled, joined
@@ -68,10 +68,9 @@ def whole_numbers(values: Int64) -> Part:
 
 def numbers(values: Float64) -> Part:
     """Takes n numbers; gives digits that read back equal; null for what is not finite."""
-    told = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
-    if len(values) <= FEW_ROWS:
-        return told[1:-1].split(b",") if len(values) else []
-    data, n = np.frombuffer(told, np.uint8)[1:-1], len(values)  # without its brackets
+    data, n = json_numbers.array(values)[1:-1], len(values)  # without its brackets
+    if n <= FEW_ROWS:
+        return data.tobytes().split(b",") if n else []
     out, start = np.empty(len(data), np.uint8), np.zeros(n + 1, np.int64)
     _split(data, out, start)
     return Texts(out, start)

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import orjson
 
+from streamapp.core import json_numbers
 from streamapp.core.copying import copy_bytes
 from streamapp.core.texts import Texts
 from streamapp.core.windows_index import compiled
@@ -42,7 +42,7 @@ class NamedRows:
         values = np.ascontiguousarray(values)
         broken = np.empty(n * k)
         broken = broken[: _broken(values.ravel(), broken)]
-        numbers = np.frombuffer(orjson.dumps(broken, option=orjson.OPT_SERIALIZE_NUMPY), np.uint8)
+        numbers = json_numbers.array(broken)
         around = np.frombuffer(left + right + end, np.uint8)
         bounds = np.array([cut, len(left), len(left) + len(right), len(around)])
         size = first.bytes() + second.bytes() + n * (len(around) + self._names.size + 2 + _WHOLE_BYTES * k) + numbers.size

@@ -27,17 +27,26 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
-def children_of(demo: subprocess.Popen[str], count: int) -> list[psutil.Process]:
-    """Waits until the demo has `count` children."""
+def children_of(demo: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """Waits until the demo's broker and its worker run; gives them by these names."""
     parent = psutil.Process(demo.pid)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        children = parent.children(recursive=True)
-        if len(children) >= count:
-            return children
+        # A child just forked still has its parent's command line, and one just ended has none.
+        found = {name: child for child in parent.children() for name in ("broker", "worker") if name in command_of(child)}
+        if len(found) == 2:
+            return found
         assert demo.poll() is None, demo.communicate()
-        psutil.wait_procs([], timeout=0.05)
-    pytest.fail("broker and worker did not start")
+        time.sleep(0.05)
+    demo.kill()
+    pytest.fail(f"broker and worker did not start: {demo.communicate()}")
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 @pytest.fixture(scope="module")
@@ -108,24 +117,23 @@ def test_the_end_is_told_in_words() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_whatever_ends_it(number: signal.Signals) -> None:
     demo = start("--events", "10000000")
-    children = children_of(demo, 2)
+    children = children_of(demo)
     demo.send_signal(number)
     demo.communicate(timeout=60)
     assert demo.returncode != 0
-    _gone, alive = psutil.wait_procs(children, timeout=30)
+    _gone, alive = psutil.wait_procs(children.values(), timeout=30)
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_a_worker_that_dies_ends_the_demo_with_what_it_said() -> None:
     demo = start("--events", "10000000")
-    children = children_of(demo, 2)
-    worker = next(child for child in children if "worker" in child.cmdline())
-    worker.kill()
+    children = children_of(demo)
+    children["worker"].kill()
     _, errors = demo.communicate(timeout=60)
     assert demo.returncode == 2
     assert "The worker ended with exit code -9" in errors
     assert "Traceback" not in errors
-    _gone, alive = psutil.wait_procs(children, timeout=30)
+    _gone, alive = psutil.wait_procs(children.values(), timeout=30)
     assert alive == []
 
 
