@@ -18,7 +18,8 @@ from streamapp import pipeline
 from streamapp.config import load_pipeline
 from streamapp.control.generate import Mix, messages
 from streamapp.control.payments import PaymentMix, payments
-from streamapp.control.release import assemble, rehearse
+from streamapp.control.rehearsal import rehearse
+from streamapp.control.release import assemble
 from streamapp.core.events import Segment
 from streamapp.core.lists_entry import Match, encode, entry_of
 from streamapp.core.lists_table import ListTable

@@ -11,8 +11,8 @@ import pytest
 
 from streamapp import pipeline
 from streamapp.config import load_pipeline
-from streamapp.control.release import assemble, segment_of
-from streamapp.core.examples import least_event
+from streamapp.control.release import assemble
+from streamapp.core.examples import least_event, segment_of
 
 SERVING = {name: assemble(load_pipeline(name), {}, b"test-key-of-16-b") for name in ("messages", "payments")}
 BEGIN_MS = 1_767_225_600_000

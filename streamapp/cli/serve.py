@@ -26,7 +26,6 @@ from streamapp.bus.batch import BatchLimits
 from streamapp.bus.emit import Delivery
 from streamapp.bus.guarantee import AtLeastOnce, Guarantee
 from streamapp.bus.journal import KafkaJournal, SnapshotPolicy
-from streamapp.bus.journal import warm_up as warm_up_journal
 from streamapp.bus.labels import LabelLetters, LabelTopic
 from streamapp.bus.lists import ListTopic
 from streamapp.bus.producer import Producer, producing
@@ -35,20 +34,13 @@ from streamapp.bus.security import client_arguments
 from streamapp.bus.statelog import check_log, log_reader, trimming
 from streamapp.bus.topics import DECLARED, Topics
 from streamapp.bus.transactions import ExactlyOnce
+from streamapp.cli.warming import warm_up
 from streamapp.cli.watching import Watch
 from streamapp.config import Settings, fail_point, models_directory
 from streamapp.control.release import load_serving
 from streamapp.core.errors import StreamappError
-from streamapp.core.fetched import warm_up as warm_up_fetched
-from streamapp.core.label_book import warm_up as warm_up_labels
 from streamapp.core.labels import LabelPlan
-from streamapp.core.murmur2 import warm_up as warm_up_keys
-from streamapp.core.observe import warm_up
-from streamapp.core.record_batch import warm_up as warm_up_batches
 from streamapp.core.spec import PipelineSpec
-from streamapp.core.statistics import warm_up as warm_up_statistics
-from streamapp.core.windows import warm_up as warm_up_windows
-from streamapp.core.windows_moves import warm_up as warm_up_moves
 from streamapp.lookahead import beside
 from streamapp.ports import Reached, nothing_happens
 from streamapp.prefetch import knowing, listing, nothing_to_read, reading
@@ -70,16 +62,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     namespace = settings.namespace or spec.namespace
     topics = Topics(namespace, events=settings.events_topic)
     serving = load(settings, spec)
-    warm_up()
-    warm_up_journal(serving.state)
-    warm_up_windows()
-    warm_up_moves()
-    if serving.labels.stores:
-        warm_up_labels()
-    warm_up_batches()
-    warm_up_fetched()
-    warm_up_keys()
-    warm_up_statistics()
+    warm_up(serving)
     _calm_collector()
     _keep_memory()
     stop = asyncio.Event()

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import orjson
 
 from streamapp import pipeline, policy
-from streamapp.control.release import segment_of
 from streamapp.core.errors import ConfigError
 from streamapp.core.events import Plan
+from streamapp.core.examples import segment_of
 from streamapp.core.features import FeatureSet
 from streamapp.core.text import text_column
 from streamapp.core.vectorise import Ngrams

@@ -16,25 +16,23 @@ import numpy as np
 from streamapp import pipeline, policy
 from streamapp.control.cascade import tiers_of
 from streamapp.control.languages import load_language
+from streamapp.control.rehearsal import rehearse
 from streamapp.core.card import Card, Scaler
-from streamapp.core.cascade import answered_here
 from streamapp.core.costs import Costs
 from streamapp.core.counterfactual import Counterfactuals
-from streamapp.core.decode import PLAIN_ROWS_MIN, Decoder
+from streamapp.core.decode import Decoder
 from streamapp.core.document import Mistakes, nearest
 from streamapp.core.encode import COLUMNS, VerdictEncoder, Versions
 from streamapp.core.errors import ConfigError, ModelRejected
-from streamapp.core.events import Plan, Segment
-from streamapp.core.examples import example_of, least_event
+from streamapp.core.events import Plan
+from streamapp.core.examples import example_of, least_event, segment_of
 from streamapp.core.explain import ModelReasons, Sentences
 from streamapp.core.features import FeatureSet
 from streamapp.core.features.plan import FeaturePlan
-from streamapp.core.json_columns import FEW_ROWS
 from streamapp.core.labels import LabelPlan, LabelRead, LabelState
 from streamapp.core.language import Language, Words
 from streamapp.core.lists import ListPlan, Lookup
 from streamapp.core.normal import Normals
-from streamapp.core.outcome import Outcome
 from streamapp.core.predictions import Predictions
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
@@ -42,7 +40,6 @@ from streamapp.core.ruling import vocabulary
 from streamapp.core.shared import SharedPlan, SharedRead, SharedState
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
-from streamapp.core.texts import Texts
 from streamapp.core.tiers import Tier
 from streamapp.core.vectorise import Inputs, Ngrams, scale
 from streamapp.core.velocity import duration_ms
@@ -85,21 +82,6 @@ def load_serving(
     serving = assemble(spec, loaded, entity_key, spoken)
     rehearse(serving)
     return serving
-
-
-def rehearse(serving: pipeline.Serving) -> None:
-    """Runs the whole line over the examples of rules and cards, so that no event waits for a kernel to compile or a cache to fill."""
-    given = [one for rule in serving.spec.rules for one in (rule.hit, rule.miss) if one is not None]
-    examples = [example_of(one, serving.spec).event for one in given]
-    examples += [smoke.event for tier in serving.tiers if tier.model is not None for smoke in tier.model.card.smoke]
-    least = least_event(serving.spec)
-    odd = {name: "é & 1A0A" for name, field in serving.spec.event.fields.items() if field.type == "text"}
-    events = [{**least, **example} for example in (*examples, odd, {"event_time": "2026-01-01T00:00:00Z"})]
-    read = pipeline.Read(lists=None if serving.lists is None else serving.lists.rehearsal())
-    fetched = _as_fetched([{"event_id": "e", **least}] * max(PLAIN_ROWS_MIN, FEW_ROWS + 1), serving.spec.pipeline.key)
-    for segment in (segment_of(events), segment_of(events[-1:]), fetched):
-        outcome = _rehearsed(pipeline.plan([segment], serving), read, serving)
-        serving.encoder.decisions(outcome, serving.encoder.verdicts(outcome))
 
 
 def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes, language: Language | None = None) -> pipeline.Serving:
@@ -240,27 +222,6 @@ def example_features(features: FeatureSet, given: Mapping[str, float]) -> Featur
     for name, value in given.items():
         values[:, features.names.index(name)] = value
     return replace(features, values=values)
-
-
-def _rehearsed(plan: Plan, read: pipeline.Read, serving: pipeline.Serving) -> Outcome:
-    """Decides from an empty state; somebody's own Python is not asked, which may take its time or call a paid service."""
-    steps = pipeline.deciding(plan, read, [serving.state.new()], serving, 0, lambda: 0.0)
-    return answered_here(steps, with_plugins=False)
-
-
-def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key: str | None = None) -> Segment:
-    """Gives events as the records of one partition, all of time 0, keyed by their field `key`."""
-    n = len(events)
-    values = [msgspec.json.encode(event) for event in events]
-    keys = [None if key is None or event.get(key) is None else str(event[key]).encode() for event in events]
-    return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), keys, values, [()] * n)
-
-
-def _as_fetched(events: Sequence[Mapping[str, Any]], key: str) -> Segment:
-    """Gives events as the records of one partition, as a kernel reads them from a fetch."""
-    given = segment_of(events, key=key)
-    keys, values = Texts.of([one or b"" for one in given.keys]), Texts.of([one or b"" for one in given.values])
-    return replace(given, keys=Texts(keys.data.copy(), keys.start), values=Texts(values.data.copy(), values.start))
 
 
 def _explainer(tier: Tier, words: Words) -> ModelReasons | None:

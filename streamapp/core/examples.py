@@ -10,7 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+import numpy as np
+
 from streamapp.core.document import Mistakes, nearest
+from streamapp.core.events import Segment
 from streamapp.core.field_checks import IMPLICIT_FIELDS
 from streamapp.core.spec import PipelineSpec
 
@@ -67,3 +71,11 @@ def check_example(at: str, given: Mapping[str, Any] | None, spec: PipelineSpec, 
             mistakes.add(f"{at}.lists.{name}", f"`{name}` is no list{nearest(name, spec.lists)}")
         elif not isinstance(entries, list) or not all(isinstance(entry, str) and entry for entry in entries):
             mistakes.add(f"{at}.lists.{name}", 'must be a list of entries, like ["192.0.2.66"]')
+
+
+def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key: str | None = None) -> Segment:
+    """Gives events as the records of one partition, all of time 0, keyed by their field `key`."""
+    n = len(events)
+    values = [msgspec.json.encode(event) for event in events]
+    keys = [None if key is None or event.get(key) is None else str(event[key]).encode() for event in events]
+    return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), keys, values, [()] * n)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from streamapp import pipeline
-from streamapp.control.release import assemble, check_examples, segment_of
+from streamapp.control.release import assemble, check_examples
 from streamapp.core.errors import ConfigError
+from streamapp.core.examples import segment_of
 from streamapp.core.lists_entry import encode, entry_of, normal, normal_forms
 from streamapp.core.lists_table import ListTable
 from streamapp.core.ruling import check_ruling
