@@ -280,6 +280,7 @@ class ExactlyOnce:
             producer = await asyncio.shield(connecting)
         except asyncio.CancelledError:  # what is on its way may come late, and would fence whoever owns the partition next, us too
             self._retiring[partition] = asyncio.create_task(self._abandon(partition, connecting))
+            await asyncio.wait({self._retiring[partition]}, timeout=CLOSE_S)  # a rebalance goes on when we are through (bus/transport.py)
             raise
         self._lanes[partition] = Lane(producer, partition, self._state)
 

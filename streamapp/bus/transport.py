@@ -240,8 +240,10 @@ class Consumer(faust_aiokafka.Consumer):
             await self._wait_settled(min(self.limits.revoke_wait_ms / 1000, self.client.session_left_s(time.monotonic())))
             await self.commit_acked()
         gone = frozenset(self.partitions())
-        if self._loading is not None:
+        if self._loading is not None and not self._loading.done():
             self._loading.cancel()
+            # What it has asked of the broker is answered before the next owner asks; an answer that came later would fence that one.
+            await asyncio.wait({self._loading}, timeout=max(0.0, self.client.session_left_s(time.monotonic())))
         for source in gone:
             self.acks.retire(source)
         self.held.clear()

@@ -114,6 +114,27 @@ async def test_a_round_counts_when_each_of_its_micro_batches_has_left_and_the_ne
             one.enter().enqueue(packed([b"4"])[0], topics.approve, 2)
 
 
+async def test_a_load_that_is_given_up_ends_when_the_broker_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A rebalance waits for it: an initialisation that the broker sees after the next owner's would fence that one.
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def initialised(self: ExactlyOnce, partition: int) -> object:
+        asked.set()
+        await answer.wait()
+        raise BusError("nobody wants it", "nothing to do")
+
+    monkeypatch.setattr(ExactlyOnce, "_initialised", initialised)
+    async with exactly_once("127.0.0.1:1", Topics("given-up")) as one:
+        loading = asyncio.create_task(one.own(0))
+        await asked.wait()
+        loading.cancel()
+        await asyncio.wait({loading}, timeout=0.05)
+        assert not loading.done()
+        answer.set()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+
+
 @pytest.mark.kafka
 async def test_a_former_owner_cannot_commit_and_what_it_sent_is_aborted(kafka: str, topics: Topics) -> None:
     async with exactly_once(kafka, topics) as owner, exactly_once(kafka, topics) as first, exactly_once(kafka, topics) as second:
