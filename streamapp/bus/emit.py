@@ -16,6 +16,7 @@ from streamapp.bus.answered import Answered
 from streamapp.bus.columns import Carrier, Message, fill
 from streamapp.bus.guarantee import AtLeastOnce, Guarantee
 from streamapp.bus.producer import Parcel, Producer
+from streamapp.bus.refused import not_taken
 from streamapp.bus.topics import BATCH_BYTES_MAX, DEAD_LETTER_BYTES_MAX, Topics
 from streamapp.core.deadletter import dead_letter
 from streamapp.core.errors import BusError, Reject, RejectCode
@@ -58,7 +59,7 @@ class Answers:
         yield from self._complete.wait().__await__()
         refused = self._answer.exception()
         if refused is not None:
-            raise BusError(f"the broker refused an output: {refused!r}", "check it with `streamapp doctor`") from refused
+            raise not_taken("an output", refused) from refused
         after: dict[tuple[str, int], int] = {}
         for (batch, topic, partition), offset in zip(self._parcels, self._answer.result(), strict=True):
             if offset >= 0:  # a repeated batch that the broker had already is acknowledged without its offset
@@ -134,7 +135,7 @@ class Delivery:
         try:
             return Answers(parcels, effects.enqueue_all(parcels))
         except KafkaError as refused:
-            raise BusError(f"the broker does not take outputs: {refused!r}", "check it with `streamapp doctor`") from refused
+            raise not_taken("outputs", refused) from refused
 
     async def partitions_of(self, topic: str) -> int:
         """Gives how many partitions a topic has. Raises BusError when the broker does not know it."""
@@ -148,7 +149,7 @@ class Delivery:
         try:
             await self._producer.send_and_wait(topic, value, key=key, partition=partition)
         except KafkaError as refused:
-            raise BusError(f"the broker does not take {topic}: {refused!r}", "check it with `streamapp doctor`") from refused
+            raise not_taken(topic, refused) from refused
 
     # -- what an owner before us emitted and did not log (bus/recovery.py)
 

@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError
 from streamapp.bus.columns import Message, fill
 from streamapp.bus.guarantee import Counted, Guarantee
 from streamapp.bus.producer import Parcel
+from streamapp.bus.refused import not_taken
 from streamapp.bus.topics import BATCH_BYTES_MAX, Topics
 from streamapp.core import journal as codec
 from streamapp.core.dedupe import DECISION
@@ -177,11 +178,11 @@ class KafkaJournal:
         try:
             answer = effects.enqueue_all([parcel for _, parcel in sent])
         except KafkaError as refused:
-            raise _refused(refused) from refused
+            raise not_taken("the state log", refused) from refused
         await asyncio.wait([answer])
         failure = answer.exception()
         if failure is not None:
-            raise _refused(failure) from failure
+            raise not_taken("the state log", failure) from failure
         for (to, (batch, *_)), offset in zip(sent, answer.result(), strict=True):
             to.kept.wrote(offset, batch.record_count())
         for to in reached.values():
@@ -283,7 +284,7 @@ class KafkaJournal:
             if counted is not None and partition in await counted:
                 raise BusError(f"partition {partition} has another owner by now", "nothing to do: the other one writes its state log")
         except KafkaError as refused:
-            raise _refused(refused) from refused
+            raise not_taken("the state log", refused) from refused
         if partition in self._kept:
             self._kept[partition].wrote(offset, 1)
         return offset
@@ -378,7 +379,3 @@ def warm_up(plan: StatePlan) -> None:
     replay.state.apply(rows)
     for number, record in enumerate(codec.cut(state.snapshot()).records(Head("snapshot", -1, 2, 0, 1, -1, 0, ()))):
         replay.take([(number, record)])
-
-
-def _refused(failure: BaseException) -> BusError:
-    return BusError(f"the broker does not take the state log: {failure!r}", "check it with `streamapp doctor`")

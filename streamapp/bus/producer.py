@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, ProducerClosed
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.protocol.produce import ProduceRequest
@@ -101,6 +101,7 @@ class Producer(AIOKafkaProducer):
         super().__init__(**settings)
         self._sender._in_flight = _NoNode()
         self._sender._send_produce_req = self._exchange
+        self._sender._find_coordinator = self._coordinator
         self._watching: asyncio.Task[None] | None = None
         self._posted: dict[Posted, None] = {}  # oldest first
         self._flying: dict[TopicPartition, int] = {}  # so many of its batches are in them
@@ -153,6 +154,17 @@ class Producer(AIOKafkaProducer):
         await _Send(self._sender, batches).do(node)
         self._sender._muted_partitions.difference_update(batches)
         self._post_queued(batches)
+
+    async def _coordinator(self, kind: Any, key: str) -> Any:
+        """Finds who carries the transactions; where a broker that restarts closes the connection meanwhile, aiokafka would send no more."""
+        sender = self._sender
+        while True:
+            try:
+                return await type(sender)._find_coordinator(sender, kind, key)
+            except KafkaError as failed:
+                if not isinstance(failed.__cause__, KafkaConnectionError):
+                    raise
+                await asyncio.sleep(sender._retry_backoff)
 
     async def lost(self) -> None:
         """Waits until the broker has left something unacknowledged for too long; raises BusError then."""

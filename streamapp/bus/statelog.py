@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.structs import TopicPartition
 
+from streamapp.bus.refused import not_taken
 from streamapp.bus.topics import Topics
 from streamapp.bus.unreachable import unreachable
 from streamapp.core import journal as codec
@@ -229,7 +230,7 @@ async def start_over(
         try:
             await producer.send_and_wait(topics.state, record, partition=number)
         except KafkaError as refused:
-            raise BusError(f"the broker does not take the state log: {refused!r}", "check it with `streamapp doctor`") from refused
+            raise not_taken("the state log", refused) from refused
     return positions
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata, TopicPartition
@@ -25,6 +25,7 @@ from aiokafka.structs import RecordMetadata, TopicPartition
 from streamapp.bus.columns import as_one
 from streamapp.bus.guarantee import Counted, Effects
 from streamapp.bus.producer import Parcel, Producer, connected, together
+from streamapp.bus.refused import not_taken
 from streamapp.bus.topics import BATCH_BYTES_MAX
 from streamapp.core.errors import BusError, InvariantBroken
 
@@ -222,7 +223,7 @@ class Round:
         ends = await asyncio.gather(*(lane.commit() for lane in lanes), return_exceptions=True)
         for lane, end in zip(lanes, ends, strict=True):
             if isinstance(end, BaseException):
-                raise _refused(lane.partition, end) from end
+                raise not_taken(f"the transaction of partition {lane.partition}", end) from end
         return frozenset(lane.partition for lane, counts in zip(lanes, ends, strict=True) if not counts)
 
 
@@ -343,7 +344,7 @@ class ExactlyOnce:
         except BaseException as failed:
             await producer.stop()
             if isinstance(failed, KafkaError):
-                raise _refused(partition, failed) from failed
+                raise not_taken(f"the transaction of partition {partition}", failed) from failed
             raise
         return producer
 
@@ -375,12 +376,3 @@ async def _all(several: Sequence[Counted]) -> frozenset[int]:
     for one in several:
         lost |= await one
     return lost
-
-
-def _refused(partition: int, failure: BaseException) -> BusError:
-    if isinstance(failure, ProducerFenced):
-        return BusError(
-            f"the transaction of partition {partition} was refused: another worker has initialised it, or it was open for too long",
-            "nothing to do: its outputs are not visible, and whoever has the partition now decides its events",
-        )
-    return BusError(f"the transaction of partition {partition} failed: {failure!r}", "check it with `streamapp doctor`")

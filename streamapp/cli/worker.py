@@ -11,6 +11,7 @@ import threading
 import click
 
 from streamapp.cli.options import settings
+from streamapp.cli.sparing import Sparing
 from streamapp.config import Settings
 
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
@@ -39,6 +40,8 @@ def command(settings: Settings, until_stdin_closes: bool) -> None:
     from streamapp.config import load_pipeline
 
     logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S", force=True)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparing())
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
     for sentence in settings.warnings():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
 
 from streamapp.bus.columns import fill
 from streamapp.bus.embedded import EmbeddedBroker
-from streamapp.bus.producer import producing
+from streamapp.bus.producer import connected, producing
 from streamapp.core.errors import BusError
 
 DEADLINE_S = 30
@@ -45,3 +46,22 @@ async def test_a_batch_whose_partition_has_no_leader_is_not_given_up_alone(names
                     await producer.send_and_wait(namespace, b"y", partition=0)
             with pytest.raises(BusError, match="not acknowledged an output within 1 s"):
                 await producer.lost()
+
+
+async def test_a_connection_that_breaks_while_the_coordinator_is_looked_for_ends_nothing(
+    embedded: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # aiokafka as it is: its sender ends with "Unexpected error during batch delivery", and the producer never sends again.
+    asked, real = [], AIOKafkaClient.coordinator_lookup
+
+    async def lookup(self: AIOKafkaClient, kind: object, key: str) -> object:
+        asked.append(key)
+        if len(asked) < 3:
+            raise KafkaConnectionError("Connection closed")
+        return await real(self, kind, key)
+
+    monkeypatch.setattr(AIOKafkaClient, "coordinator_lookup", lookup)
+    async with asyncio.timeout(DEADLINE_S):
+        producer = await connected(embedded, {}, transactional_id=namespace)
+        await producer.stop()
+    assert asked == [namespace] * 3
