@@ -34,6 +34,7 @@ class LoopClient(AIOKafkaConsumerThread):
     def __init__(self, consumer: Any, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
         self.limits: BatchLimits = consumer.limits
+        self._session_s = float(self.app.conf.broker_session_timeout)  # asked for at each step of a micro-batch; Faust looks it up
         self.last_contact = 0.0  #  monotonic s: when the last heartbeat that the coordinator accepted was sent
         self.last_sync = 0.0  #     monotonic s: when we last asked for our partitions (SyncGroup)
         self.contact = asyncio.Event()  # set by an accepted heartbeat and by a rebalance; who waits clears it
@@ -93,7 +94,7 @@ class LoopClient(AIOKafkaConsumerThread):
 
     def session_left_s(self, now: float) -> float:
         """Gives for how long after `now` (monotonic s) the last accepted heartbeat will be younger than the session timeout."""
-        return float(self.last_contact + self.app.conf.broker_session_timeout - now)
+        return self.last_contact + self._session_s - now
 
     def in_session(self, now: float) -> bool:
         """Gives whether the last accepted heartbeat is younger than the session timeout, at `now` (monotonic s)."""

@@ -51,7 +51,7 @@ MUTANTS = (
     _of("a refused output counts as acknowledged", 0, "refused", emit.Answers, "__await__", "if refused is not None:", "if False:",
         "self._answer.result()", "([-1] * len(self._parcels) if refused else self._answer.result())"),
     _of("a refused journal record is passed over", 9, "refused kill", KafkaJournal, "append",
-        "raise _refused(failure) from failure", "sent = []", "answer.result()", "([] if failure else answer.result())"),
+        'raise not_taken("the state log", failure) from failure', "sent = []", "answer.result()", "([] if failure else answer.result())"),
     _of("a state may move while it is copied", 10, "slow", KafkaJournal, "save", "self._open.clear()", "pass"),
     _of("a snapshot does not wait for its deltas", 25, "slow", KafkaJournal, "save",
         "await covered", "kept.state.applied + 1, 0, tuple(kept.outputs)"),
