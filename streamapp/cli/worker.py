@@ -41,7 +41,7 @@ def command(settings: Settings, until_stdin_closes: bool) -> None:
 
     logging.basicConfig(level=settings.log_level.upper(), format=_LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S", force=True)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Sparing())
+        handler.addFilter(Sparing(_TALKATIVE))
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
     for sentence in settings.warnings():

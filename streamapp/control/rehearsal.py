@@ -24,7 +24,7 @@ ODD_ROWS = 2
 def rehearse(serving: pipeline.Serving) -> None:
     """Runs the line over the examples of rules and cards, in few rows and in many, so that no event waits for a kernel to compile.
 
-    Law: whatever its micro-batches hold and however many rows they have, nothing of the line is compiled or loaded for them afterwards.
+    Law, seen for the shipped pipelines and generated events: whatever the size of a micro-batch, nothing is compiled or loaded for it.
     """
     spec = serving.spec
     given = [one for rule in spec.rules for one in (rule.hit, rule.miss) if one is not None]

@@ -1,4 +1,4 @@
-"""A log while a broker is away: each kind of record a few times in ten seconds."""
+"""A log while a broker is away: each kind of record of a library a few times in ten seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def record(words: str, *about: object, at_s: float, name: str = "aiokafka", leve
 
 @pytest.fixture
 def sparing() -> Sparing:
-    return Sparing()
+    return Sparing(["aiokafka", "mode"])
 
 
 def test_what_repeats_is_written_a_few_times_and_counted(sparing: Sparing) -> None:
@@ -33,8 +33,14 @@ def test_another_kind_is_never_left_out_for_it(sparing: Sparing) -> None:
     for _ in range(100):
         sparing.filter(record("no node", at_s=5.0))
     assert sparing.filter(record("partition lost", at_s=5.0))
-    assert sparing.filter(record("no node", at_s=5.0, name="streamapp"))
+    assert sparing.filter(record("no node", at_s=5.0, name="mode"))
     assert sparing.filter(record("no node", at_s=5.0, level=logging.INFO))
+
+
+def test_what_is_ours_is_always_written(sparing: Sparing) -> None:
+    # A worker tells of each of its partitions in the same words.
+    own = "streamapp.bus.recovery"
+    assert all(sparing.filter(record("Partition %d goes on", number, at_s=5.0, name=own, level=logging.INFO)) for number in range(100))
 
 
 def test_a_clock_that_is_set_back_begins_a_period(sparing: Sparing) -> None:
