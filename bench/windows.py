@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamapp.core.dedupe import SeenIds
+from streamapp.core.dedupe import DECISION, SeenIds
 from streamapp.core.windows import Aggregate, StorePlan, Window, WindowStore, warm_up
 from streamapp.core.windows_clock import Clock
 from streamapp.core.windows_index import hash_names
@@ -46,6 +46,9 @@ class Traffic:
         self._now += n * self._gap_ms
         names = self._names[self._rng.integers(0, len(self._names), n)]
         return names, at, at, self._rng.integers(1, 10_000, (n, 1)), self._rng.integers(0, 50, (n, self._keys))
+
+    def ids(self, n: int) -> Int64:
+        return self._rng.integers(-(1 << 62), 1 << 62, (n, 2))
 
 
 def timed(work: Callable[..., Any], batches: list[tuple[Any, ...]]) -> float:
@@ -102,23 +105,39 @@ def ids() -> dict[str, Any]:
     """Event ids: hashing them, and admitting and settling them over a horizon of a million rows."""
     names = [f"evt-{number:024d}" for number in range(2048)]
     seen, clock, now = SeenIds(1_000_000), Clock(60_000), 0
-    rng, hashing, admitting, settling = np.random.default_rng(7), [], [], []
+    traffic, hashing, admitting, settling = Traffic(1, 1, 0), [], [], []
+    decided = np.zeros(2048, DECISION)
     for run in range(RUNS + 1):
         totals = [0.0, 0.0]
-        batches = [rng.integers(-(1 << 62), 1 << 62, (2048, 2)) for _ in range(250)]
+        batches = [traffic.ids(2048) for _ in range(250)]
         for batch in batches:
             at = now + np.arange(2048)
             now += 2048
             started = time.perf_counter()
             admission = seen.admit(batch, at, at, clock)
             between = time.perf_counter()
-            seen.settle(admission, at, 0.5, 1, 0, 2)
+            seen.settle(admission, decided)
             totals[0], totals[1] = totals[0] + between - started, totals[1] + time.perf_counter() - between
         if run:  # the first run fills the horizon
             hashing.append(1e6 * timed(hash_names, [(names,)] * 50) / (50 * 2048))
             admitting.append(1e6 * totals[0] / (250 * 2048))
             settling.append(1e6 * totals[1] / (250 * 2048))
     return {"hash_us": spread(hashing), "admit_us": spread(admitting), "settle_us": spread(settling)}
+
+
+def growth(rows: int = 600_000, batch: int = 256) -> dict[str, Any]:
+    """The longest calls, in ms, while one partition takes `rows` rows: how long an event may wait for memory that doubles."""
+    store, seen, clock = WindowStore(plan_of(5, rich=True)), SeenIds(1 << 40), Clock(60_000)
+    traffic = Traffic(rows, 10, 1)
+    advancing, admitting = [], []
+    for _ in range(rows // batch):
+        columns, ids = traffic.rows(batch), traffic.ids(batch)
+        advancing.append(1e3 * timed(store.advance, [columns]))
+        admitting.append(1e3 * timed(seen.admit, [(ids, columns[1], columns[1], clock)]))
+    told = {"entities": len(store), "entries": store.held, "ids": len(seen), "batch": batch}
+    for name, calls in (("windows", advancing), ("ids", admitting)):
+        told[f"{name}_ms"] = {"median": round(statistics.median(calls), 2), "longest": [round(ms, 1) for ms in sorted(calls)[:-6:-1]]}
+    return told
 
 
 def million() -> dict[str, Any]:
@@ -159,6 +178,7 @@ def main() -> None:
     ]
     figures["recovery"] = recovery(200_000)
     figures["ids"] = ids()
+    figures["growth"] = growth()
     if wanted.memory:
         figures["million"] = million()
     for name, figure in figures.items():

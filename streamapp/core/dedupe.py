@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from streamapp.core.errors import ConfigError, InvariantBroken
 from streamapp.core.events import Flag
+from streamapp.core.growing import fresh, grown
+from streamapp.core.next_table import NextTable
 from streamapp.core.windows_clock import CLOCK_SKEW, Clock, Ticks, tick
 from streamapp.core.windows_index import address, compiled, erase, find, insert, prefetch, table_for
 
@@ -80,18 +82,18 @@ class SeenIds:
     _seen_at: Int64 = field(init=False, repr=False)
     _decision: npt.NDArray[np.void] = field(init=False, repr=False)
     _settled: Bool = field(init=False, repr=False)  # that column of `_decision`
+    _next: NextTable = field(init=False, repr=False, default_factory=NextTable)
     _where: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.horizon_ms <= 0:
             raise ConfigError("the horizon of duplicates must be longer than nothing", "correct `horizon`")
-        self.size = 1 << max(6, (self.size - 1).bit_length())
-        self._table = table_for(self.size)
-        self._mark, self._seen_at = np.empty((self.size, 2), np.int64), np.empty(self.size, np.int64)
-        self._decision = np.zeros(self.size, DECISION)
-        self._settled = self._decision["settled"]
-        memory = (self._table, self._mark, self._seen_at, self._decision)
-        self._where = (*map(address, memory), len(self._table), self.size)
+        size = self.size = 1 << max(6, (self.size - 1).bit_length())
+        self._hold(table_for(size), fresh((size, 2), np.int64), fresh((size,), np.int64), fresh((size,), DECISION))
+
+    def _hold(self, table: Int64, mark: Int64, seen_at: Int64, decision: npt.NDArray[np.void]) -> None:
+        self._table, self._mark, self._seen_at, self._decision, self._settled = table, mark, seen_at, decision, decision["settled"]
+        self._where = (*map(address, (table, mark, seen_at, decision)), len(table), self.size)
 
     def __len__(self) -> int:
         """Ids remembered."""
@@ -144,14 +146,23 @@ class SeenIds:
         return first
 
     def _make_room(self, more: int) -> None:
-        room, old = len(self) + more + 1, self.size
-        if room <= old:
-            return
-        ids, seen_at, decision = self._held(self._mark), self._held(self._seen_at), self._held(self._decision)
-        first, after = self._first, self._after
-        self.size = max(2 * old, room)
-        self.__post_init__()
-        self._fill(first, after, ids, seen_at, decision)
+        wanted = len(self) + more
+        self._next.prepare(self.size, wanted)
+        while wanted >= self.size:
+            self._double()
+
+    def _double(self) -> None:
+        """Grows every array where it lies. An id's place is its number modulo the size, so one stretch of them moves up by the old size."""
+        size = self.size
+        turn = (self._first // size + 1) * size  # the number from which places began again at 0
+        begin, end = (self._first, min(turn, self._after)) if self._first & size else (turn, max(turn, self._after))
+        low, high = begin & (size - 1), (begin & (size - 1)) + end - begin
+        arrays: list[npt.NDArray[Any]] = []
+        for array in (self._mark, self._seen_at, self._decision):
+            arrays.append(grown(array, 2 * size))
+            arrays[-1][size + low : size + high] = arrays[-1][low:high]
+        self.size = 2 * size
+        self._hold(self._next.take(self._table, 2 * size, low, high, size), *arrays)
 
     def _held(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         held: npt.NDArray[Any] = array[np.arange(self._first, self._after) & (len(array) - 1)]

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp.core import lists_entry
+from streamapp.core.growing import grown
 from streamapp.core.lists_entry import EXACT, MATCHES, NORMALISED, SIMILAR, Entry, Match
 from streamapp.core.lists_text import SketchIndex
 from streamapp.core.spec import ListSpec
-from streamapp.core.windows_index import compiled, erase, find, grown, hash_names, insert, rehash, table_for
+from streamapp.core.windows_index import compiled, erase, find, hash_names, insert, larger, table_for
 
 Int64 = npt.NDArray[np.int64]
 
@@ -166,9 +167,7 @@ class ListTable:
         if slot == len(self.expires):
             self._mark, self.expires = grown(self._mark, 2 * slot), grown(self.expires, 2 * slot)
         if 2 * (slot + 1) > len(self._table):
-            larger = table_for(2 * (slot + 1))
-            rehash(self._table, larger)
-            self._table = larger
+            self._table = larger(self._table, 2 * (slot + 1))
 
 
 @compiled

@@ -7,7 +7,7 @@ it changes nothing and is answered as of its own time from what is held, itself 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from streamapp.core import windows_entries as memory
 from streamapp.core.errors import ConfigError, InvariantBroken
-from streamapp.core.windows_index import address, grown, rehash, table_for
+from streamapp.core.growing import fresh, grown
+from streamapp.core.next_table import NextTable
+from streamapp.core.windows_index import address, table_for
 from streamapp.core.windows_kernel import advance
 from streamapp.core.windows_snapshot import collect, plant
 
@@ -169,6 +171,7 @@ class WindowStore:
     entries: int = 256
     _layout: memory.Layout = field(init=False, repr=False)
     _state: memory.State = field(init=False, repr=False)
+    _next: NextTable = field(init=False, repr=False, default_factory=NextTable)
     where: Int64 = field(init=False, repr=False)  # memory and layout for core.windows_moves: addresses, sizes, numbers
 
     def __post_init__(self) -> None:
@@ -181,13 +184,13 @@ class WindowStore:
         state = memory.State(
             register=register,
             table=table_for(slots),
-            mark=np.empty((slots, 2), np.int64),
-            stamp=np.empty((slots, memory.BASE + values), np.int64),
-            lane=np.empty((slots, memory.CELLS + cells), np.int32),
-            time=np.empty(entries, np.int64),
-            total=np.empty((entries, values), np.int64),
-            key=np.empty((entries, keys), np.int64),
-            link=np.empty((entries, 2 * keys), np.int32),
+            mark=fresh((slots, 2), np.int64),
+            stamp=fresh((slots, memory.BASE + values), np.int64),
+            lane=fresh((slots, memory.CELLS + cells), np.int32),
+            time=fresh((entries,), np.int64),
+            total=fresh((entries, values), np.int64),
+            key=fresh((entries, keys), np.int64),
+            link=fresh((entries, 2 * keys), np.int32),
         )
         self._hold(state)
 
@@ -229,8 +232,13 @@ class WindowStore:
                 self._state, self._layout, names, time, high, mode, values, keys, row, emit, answers.exact, answers.value, answers.flags
             )
             if row == n:
-                return
+                break
             self.grow()
+        self.ready()
+
+    def ready(self) -> None:
+        """Makes ready for more entities, a little with each micro-batch."""
+        self._next.prepare(len(self._state.mark), int(self._state.register[memory.SLOT_TOP]))
 
     def grow(self) -> None:
         """Makes room for what the kernel wanted when it stopped."""
@@ -240,19 +248,15 @@ class WindowStore:
             self._more_entries(2 * len(self._state.time))
 
     def _more_slots(self, slots: int) -> None:
-        state = self._state
-        table = table_for(slots)
-        rehash(state.table, table)
-        self._hold(
-            state._replace(table=table, mark=grown(state.mark, slots), stamp=grown(state.stamp, slots), lane=grown(state.lane, slots))
-        )
+        self._grow(("mark", "stamp", "lane"), slots, table=self._next.take(self._state.table, slots))
 
     def _more_entries(self, entries: int) -> None:
-        """Grows the arena one array after the other, so that at most one of them is held twice."""
         if entries > 1 << 31:
             raise InvariantBroken("one partition would hold more than 2^31 window entries", "use more partitions or shorter windows")
-        for name in ("time", "total", "key", "link"):
-            self._hold(self._state._replace(**{name: grown(getattr(self._state, name), entries)}))
+        self._grow(("time", "total", "key", "link"), entries)
+
+    def _grow(self, columns: Iterable[str], rows: int, **others: Int64) -> None:
+        self._hold(self._state._replace(**{name: grown(getattr(self._state, name), rows) for name in columns}, **others))
 
     def __len__(self) -> int:
         """Entities held; some may have expired without having been freed yet."""

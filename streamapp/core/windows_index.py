@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from streamapp.core.errors import InvariantBroken
+from streamapp.core.growing import zeros
 from streamapp.core.texts import Texts
 
 Int64 = npt.NDArray[np.int64]
@@ -205,27 +206,32 @@ def erase(table: Any, low: int, slot: int) -> None:
 
 
 @compiled
-def rehash(old: Any, new: Any) -> None:
-    """Moves every word of a table into an empty larger one."""
+def rehash(old: Any, new: Any, low: int, high: int, by: int) -> None:
+    """Moves every word of a table into an empty larger one; slots from `low` to below `high` are called `by` more from now on."""
     mask = len(new) - 1
     for word in old:
         if word != 0:
             place = ((word >> 32) & _WORD) & mask
             while new[place] != 0:
                 place = (place + 1) & mask
-            new[place] = word
+            new[place] = word + by if low < (word & _WORD) <= high else word
 
 
 def table_for(slots: int) -> Int64:
     """Gives an empty table in which `slots` names fill at most half of the places."""
-    return np.zeros(max(64, 1 << (2 * max(slots, 1) - 1).bit_length()), np.int64)
+    return zeros((places_for(slots),), np.int64)
 
 
-def grown(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
-    """Gives the array with at least `rows` rows; the new ones are not initialised, so that untouched pages cost nothing."""
-    out = np.empty((rows, *array.shape[1:]), array.dtype)
-    out[: len(array)] = array
-    return out
+def places_for(slots: int) -> int:
+    """Gives how many places that table has."""
+    return max(64, 1 << (2 * max(slots, 1) - 1).bit_length())
+
+
+def larger(table: Int64, slots: int) -> Int64:
+    """Gives a table for `slots` names with what is in this one."""
+    new = table_for(slots)
+    rehash(table, new, 0, 0, 0)
+    return new
 
 
 def address(array: npt.NDArray[Any]) -> int:

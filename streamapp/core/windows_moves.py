@@ -281,6 +281,8 @@ def move_all(
         )
     ) == GROW:  # fmt: skip
         stores[int(at[0]) * len(names) + int(at[1])].grow()
+    for store in stores:
+        store.ready()
     duplicate = (admitted & DUPLICATE) != 0
     copies = bool(duplicate.any())
     moved: list[tuple[Rows, Moved]] = []
@@ -333,6 +335,8 @@ def share_all(
         wanted, missing, values.T, flags, new, at,
     ) == GROW:  # fmt: skip
         stores[int(at[0])].grow()
+    for store in stores:
+        store.ready()
     for one, clock, (first, after, mark) in zip(seen, clocks, partitions[:, FIRST : HIGH + 1].tolist(), strict=True):
         one.moved(first, after)
         clock.high = mark

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamapp.core import growing
 from streamapp.core.dedupe import DECISION, SeenIds
 from streamapp.core.errors import ConfigError, InvariantBroken
 from streamapp.core.events import Flag
@@ -85,6 +86,34 @@ def test_ring_grows_and_goes_round_for_ever() -> None:
         seen.settle(admission, decided(time, 0.0, 0, 0, 0))
         sizes.append(seen.size)
     assert len(seen) == 1000 and sizes[-1] == sizes[5] == 2048
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 200), st.integers(0, 400)), min_size=1, max_size=12),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1, growing.RESERVED_FROM]),
+)
+def test_a_ring_grown_at_any_turn_keeps_every_decision(batches: list[tuple[int, int]], seed: int, reserved_from: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(growing, "RESERVED_FROM", reserved_from)
+        grows_at_any_turn(batches, seed)
+
+
+def grows_at_any_turn(batches: list[tuple[int, int]], seed: int) -> None:
+    horizon = 1000
+    seen, clock, rng = SeenIds(horizon), Clock(0), np.random.default_rng(seed)
+    ids, since, now = np.zeros((0, 2), np.int64), np.zeros(0, np.int64), 0
+    for n, later in batches:
+        now += later
+        new, time = rng.integers(-(1 << 62), 1 << 62, (n, 2)), np.full(n, now, np.int64)
+        admission = seen.admit(new, time, time, clock)
+        seen.settle(admission, decided(np.arange(len(ids), len(ids) + n), 0.5, 1, 2, 3))
+        ids, since = np.concatenate((ids, new)), np.concatenate((since, time))
+    alive = np.flatnonzero(since > now - horizon)
+    assert len(seen) == len(alive)
+    again = seen.admit(ids[alive], since[alive], since[alive], clock)
+    assert again.duplicate.all() and (seen.decisions(again)["offset"] == alive).all() and seen.decisions(again)["settled"].all()
 
 
 def test_horizon_form_and_shape_are_checked() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streamapp.core import growing
 from streamapp.core.errors import ConfigError, InvariantBroken
 from streamapp.core.events import Flag
 from streamapp.core.windows import (
@@ -157,6 +158,23 @@ def test_idle_entities_are_freed_by_event_time_and_memory_stays_flat() -> None:
         sizes.append((one.memory_bytes, len(one)))
     assert sizes[-1][0] == sizes[10][0]
     assert max(held for _, held in sizes) <= 2100
+
+
+@pytest.mark.parametrize("reserved_from", [1, growing.RESERVED_FROM])
+def test_a_store_that_grew_answers_as_one_that_was_large(monkeypatch: pytest.MonkeyPatch, reserved_from: int) -> None:
+    monkeypatch.setattr(growing, "RESERVED_FROM", reserved_from)
+    plan = StorePlan((Window(HOUR),), (Aggregate("sum", 0), Aggregate("max", 0), Aggregate("distinct", 0)), decimals=(2,), keys=1)
+    small, large = WindowStore(plan, slots=2, entries=16), WindowStore(plan, slots=5000, entries=100_000)
+    rng = np.random.default_rng(3)
+    for batch in range(30):
+        time = batch * 200 + np.sort(rng.integers(0, 200, 200))
+        names, values = np.tile(rng.integers(1, 3000, (200, 1)), 2), rng.integers(-500, 500, (200, 1))
+        columns = (names, time, time, values, rng.integers(0, 9, (200, 1)))
+        answers = [one.advance(*columns) for one in (small, large)]
+        assert (answers[0].exact == answers[1].exact).all() and (answers[0].flags == answers[1].flags).all()
+    assert small.held == large.held == 6000 and small.memory_bytes < large.memory_bytes
+    high = int(time[-1])
+    assert all((part == other).all() for part, other in zip(small.snapshot(high).values(), large.snapshot(high).values(), strict=True))
 
 
 def test_what_one_busy_entity_needed_serves_the_next_one() -> None:

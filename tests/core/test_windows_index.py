@@ -101,13 +101,19 @@ def test_table_finds_what_a_dict_finds(steps: list[tuple[bool, int]]) -> None:
             slot = held.pop(name)
             index.erase(table, name[0], slot)
             free.append(slot)
-    larger = index.table_for(100)
-    index.rehash(table, larger)
+    larger = index.larger(table, 100)
     for place in (table, larger):
         for number in range(26):
             name = ((number % 5) | (number << 33), number)
             assert index.find(place, mark, *name) == held.get(name, -1)
         assert np.count_nonzero(place) == len(held)
+    moved, mark = index.table_for(100), np.concatenate((mark, np.zeros((100, 2), np.int64)))
+    index.rehash(table, moved, 3, 20, 100)
+    mark[103:120] = mark[3:20]
+    for number in range(26):
+        name = ((number % 5) | (number << 33), number)
+        slot = held.get(name, -1)
+        assert index.find(moved, mark, *name) == (slot + 100 if 3 <= slot < 20 else slot)
 
 
 def test_only_arrays_without_gaps_have_an_address() -> None:
