@@ -89,13 +89,14 @@ def terminals(shell: tuple[Path, dict[str, str]]) -> Iterator[str]:
 def test_commands_on_a_broker_do_what_they_say(shell: tuple[Path, dict[str, str]], terminals: str) -> None:
     assert ON_A_BROKER[0].startswith("streamapp worker")
     (shell[0] / "events.jsonl").write_text("".join(json.dumps({"user_id": number, "text": "see you"}) + "\n" for number in range(1, 51)))
-    produce, consume, doctor = (command.replace("HOST:PORT", terminals) for command in ON_A_BROKER[1:])
+    produce, consume, replay, doctor = (command.replace("HOST:PORT", terminals) for command in ON_A_BROKER[1:])
     assert run(produce, shell).returncode == 0
     found = ""
     deadline = time.monotonic() + 120
     while found.count("\n") < 50 and time.monotonic() < deadline:  # the worker may still be loading
         found = run(consume, shell).stdout
     assert found.count("\n") == 50
+    assert "50 events compared: 50 decided as then, 0 otherwise." in run(replay, shell).stdout
     assert run(doctor, shell).returncode == 0
 
 

@@ -45,20 +45,31 @@ class Follower:
             for message in messages
         ]
 
-    async def ends(self) -> Mapping[Any, int]:
-        """Gives the next offset of every partition as it is now; nothing where the broker knows no such topic. Raises BusError."""
+    async def ends(self, before_ms: int | None = None) -> Mapping[Any, int]:
+        """Gives the next offset of every partition as it is now; nothing where the broker knows no such topic. Raises BusError.
+
+        With `before_ms`: the offset of the first record of that time (epoch ms) or later, where there is one.
+        """
         assigned = self._consumer.assignment()
         try:
-            return dict(await self._consumer.end_offsets(assigned)) if assigned else {}
+            ends = dict(await self._consumer.end_offsets(assigned)) if assigned else {}
+            if before_ms is None or not ends:
+                return ends
+            later = await self._consumer.offsets_for_times(dict.fromkeys(assigned, before_ms))
+        except KafkaError as failed:
+            raise _unread(failed) from failed
+        return {place: end if later[place] is None else min(end, later[place].offset) for place, end in ends.items()}
+
+    async def behind(self, ends: Mapping[Any, int]) -> Mapping[Any, int]:
+        """Gives how many offsets there are before each of `ends`. Raises BusError."""
+        try:
+            return {place: max(0, end - await self._consumer.position(place)) for place, end in ends.items()}
         except KafkaError as failed:
             raise _unread(failed) from failed
 
     async def left(self, ends: Mapping[Any, int]) -> int:
         """Gives how many offsets there are before `ends`. Raises BusError."""
-        try:
-            return sum([max(0, end - await self._consumer.position(place)) for place, end in ends.items()])
-        except KafkaError as failed:
-            raise _unread(failed) from failed
+        return sum((await self.behind(ends)).values())
 
 
 def _unread(failed: KafkaError) -> BusError:

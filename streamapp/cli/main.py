@@ -34,6 +34,7 @@ THEMES: Mapping[str, Mapping[str, str]] = {
         "profiles": "Load, refresh and show the user features that workers read.",
         "score": "Decide events from JSON lines without a broker.",
         "trace": "Show how one event is decided, stage by stage.",
+        "replay": "Decide what was decided before again, and tell what differs.",
     },
     "Models and contracts": {
         "train": "Train a pipeline's model from labelled events.",
