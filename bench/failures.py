@@ -49,6 +49,8 @@ SLACK_MS = 25.0
 PHASES = ("before", "during", "after")
 #: A worker that compiles its kernels anew, on a machine that does other things, takes long to begin.
 START_S, BACK_S = 300.0, 15.0
+#: Before anything is counted: broker, worker and the way to Redis load and compile, at 300 events/s for a minute and more.
+WARM_RATE, WARM_S = 2_000, 8.0
 EVENTS = 20_000
 REDIS_FAULTS = ("refused", "hung", "slow", "throwing", "rubbish", "empty", "wrong_type")
 MODEL_FAULTS = ("throwing", "nan", "empty", "wrong_type", "slow")
@@ -75,7 +77,11 @@ class Ground:
         self._url, self._users = url, users
 
     async def load(self) -> None:
-        """Puts a profile for every second user."""
+        """Puts a profile for every second user; or says that shared windows have been kept for as long as they reach back."""
+        if self._component == "windows":
+            await self._redis.set(f"{self._namespace}:shared:epoch", b"kept:0")
+        if self._component != "profiles":
+            return
         part = ProfilePlan.of(load_pipeline("messages").features.profile).parts[0]
         store = RedisProfileStore(self._url, self._namespace)
         rows = np.random.default_rng(3).uniform(0, 1, (len(self._users), len(part.columns)))
@@ -109,8 +115,7 @@ class Ground:
             await self._way.set("pass")
         if fault in ("empty", "wrong_type") and self._component != "model":
             await self._redis.flushall()
-            if self._component == "profiles":
-                await self.load()
+            await self.load()
 
 
 async def rebalances(port: int) -> int:
@@ -145,8 +150,7 @@ async def running(component: str, where: ground.Broker, rate: int, stack: AsyncE
     switch.write_text("")
     users = sorted({str(body["user_id"]) for body in bodies if "user_id" in body})[::2]
     floor = Ground(component, redis, way if component != "model" else None, switch, topics.ns, f"redis://{address}/0", users)
-    if component == "profiles":
-        await floor.load()
+    await floor.load()
     routes = [topics.approve, topics.review, topics.block]
     await ground.create(where, *routes, message_timestamp_type="LogAppendTime")
     await create_topics(where.address, topics, partitions=ground.PARTITIONS)
@@ -247,6 +251,11 @@ async def measure(
                 START_S,
                 f"{component}: the worker does not decide",
             )
+            note(f"{component}: warming")
+            stream.rate = WARM_RATE
+            await asyncio.sleep(WARM_S)
+            stream.rate = rate
+            await until(lambda: stream.open() < rate / 4, START_S, f"{component}: the worker falls behind {WARM_RATE} events/s")
             for fault in faults:
                 note(f"{component}: {fault}")
                 work = asyncio.create_task(one_fault(component, fault, stream, floor, port, seconds))

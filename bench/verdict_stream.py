@@ -59,12 +59,13 @@ class Stream:
 
     async def feed(self) -> None:
         """Sends for ever."""
-        began, sent = time.perf_counter(), 0
+        last, due = time.perf_counter(), 0.0
         while True:
-            due = int((time.perf_counter() - began) * self.rate)
-            if due > sent:
+            now = time.perf_counter()
+            due, last = due + (now - last) * self.rate, now
+            if due >= 1:
                 values, keys = [], []
-                for _ in range(due - sent):
+                for _ in range(int(due)):
                     place = self._number % len(self._bodies)
                     event_id = f"f{self._number}"
                     self._sent[event_id] = self.phase
@@ -73,7 +74,7 @@ class Stream:
                     values.append(orjson.dumps(self._bodies[place] | {"event_id": event_id}))
                     keys.append(self._keys[place])
                     self._number += 1
-                sent = due
+                due %= 1
                 await self._feed.send(keys, values)
             await asyncio.sleep(0.005)
 
