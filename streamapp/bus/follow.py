@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from streamapp.bus.unreachable import unreachable
 from streamapp.core.errors import BusError
@@ -105,6 +105,11 @@ async def follower(
         await consumer.start()
         if since_ms is not None:
             await _seek(consumer, since_ms)
+    except UnknownTopicOrPartitionError as unknown:
+        await consumer.stop()
+        raise BusError(
+            f"the broker knows no topic {' or '.join(topics)}", "create it with `streamapp topics create`, or check --namespace"
+        ) from unknown
     except (KafkaError, OSError) as failed:
         await consumer.stop()
         raise await unreachable(bootstrap, client, failed) from failed

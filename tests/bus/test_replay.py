@@ -118,4 +118,4 @@ async def test_what_cannot_be_meant_is_refused_with_a_way_out(embedded: str, nam
 @pytest.mark.kafka
 async def test_a_topic_that_is_not_there_is_said(kafka: str) -> None:
     refused = await replay(kafka, "nobody.knows")
-    assert refused.returncode == 2 and "knows no topic nobody.knows.events.v1" in refused.stderr, refused.stderr
+    assert refused.returncode == 2 and "knows no topic nobody.knows.lists.v1" in refused.stderr, refused.stderr
