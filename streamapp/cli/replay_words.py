@@ -22,7 +22,11 @@ def tell(told: Differences, unanswered: int, releases: Collection[str], release:
         say(machine, "", as_json=True)
         return
     console = Console(highlight=False)
-    console.print(f"{told.compared:,} events compared: {told.equal:,} decided as then, {told.compared - told.equal:,} otherwise.")
+    moved = told.routes.total()
+    console.print(
+        f"{told.compared:,} events compared: {told.equal:,} decided as then, {moved:,} by another route, "
+        f"{told.compared - told.equal - moved:,} by the same route with something else different."
+    )
     console.print(f"Decided then by release {', '.join(sorted(releases)) or '(none)'}, now by {release}.")
     if unanswered:
         console.print(f"{unanswered:,} events have no answer on the topics: not decided yet, or no longer kept.", style="yellow")

@@ -23,7 +23,13 @@ class Differences:
     equal: int = 0
     members: Counter[str] = field(default_factory=Counter)  #               that differ, a member of features as features.NAME
     routes: Counter[tuple[str, str]] = field(default_factory=Counter)  #  (then, now) where they differ; a dead letter is a route here
-    examples: list[dict[str, Any]] = field(default_factory=list)
+    _moved: list[dict[str, Any]] = field(default_factory=list)
+    _others: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def examples(self) -> list[dict[str, Any]]:
+        """Some that differ, those of another route first."""
+        return (self._moved + self._others)[:EXAMPLES_MAX]
 
     def take(self, place: tuple[int, int], then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Takes a record as it was answered and as it is answered now: a verdict, a decision record, or {"dead_letter", "path"}."""
@@ -34,11 +40,13 @@ class Differences:
             return
         self.members.update(found)
         routes = self._route(then), self._route(now)
+        kept = self._others
         if routes[0] != routes[1]:
             self.routes[routes] += 1
-        if len(self.examples) < EXAMPLES_MAX:
+            kept = self._moved
+        if len(kept) < EXAMPLES_MAX:
             shown = {member: [_at(then, member), _at(now, member)] for member in found}
-            self.examples.append({"partition": place[0], "offset": place[1], "differs": shown})
+            kept.append({"partition": place[0], "offset": place[1], "differs": shown})
 
     def _route(self, record: Mapping[str, Any]) -> str:
         return "dead_letter" if "dead_letter" in record else str(record.get(self.route, "?"))

@@ -36,11 +36,16 @@ def test_members_of_members_are_named_by_path_and_missing_ones_too():
 def test_pairs_are_counted_with_their_routes_and_some_are_kept():
     told = Differences({"at"}, "verdict")
     told.take((0, 1), {"verdict": "approve", "at": 1}, {"verdict": "approve", "at": 2})
+    told.take((0, 2), {"verdict": "approve", "threshold": 1}, {"verdict": "approve", "threshold": 2})
     for offset in range(EXAMPLES_MAX + 5):
         told.take((1, offset), {"verdict": "approve", "f": {"x": 1}}, {"verdict": "block", "f": {"x": 9}})
     told.take((2, 0), {"dead_letter": "invalid_json", "path": ""}, {"verdict": "block"})
-    assert (told.compared, told.equal) == (EXAMPLES_MAX + 7, 1)
+    assert (told.compared, told.equal) == (EXAMPLES_MAX + 8, 1)
     assert told.members["verdict"] == EXAMPLES_MAX + 6 and told.members["f.x"] == EXAMPLES_MAX + 5
     assert told.routes == {("approve", "block"): EXAMPLES_MAX + 5, ("dead_letter", "block"): 1}
+    few = Differences((), "verdict")
+    few.take((0, 2), {"verdict": "approve", "threshold": 1}, {"verdict": "approve", "threshold": 2})
+    few.take((0, 3), {"verdict": "approve"}, {"verdict": "block"})
+    assert [one["offset"] for one in few.examples] == [3, 2]
     assert told.examples[0] == {"partition": 1, "offset": 0, "differs": {"verdict": ["approve", "block"], "f.x": [1, 9]}}
     assert len(told.examples) == EXAMPLES_MAX
