@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from streamapp.core.errors import ConfigError, InvariantBroken
 from streamapp.core.events import Flag
-from streamapp.core.growing import fresh, grown
+from streamapp.core.growing import fresh, grown, zeros
 from streamapp.core.next_table import NextTable
 from streamapp.core.windows_clock import CLOCK_SKEW, Clock, Ticks, tick
 from streamapp.core.windows_index import address, compiled, erase, find, insert, prefetch, table_for
@@ -89,7 +89,7 @@ class SeenIds:
         if self.horizon_ms <= 0:
             raise ConfigError("the horizon of duplicates must be longer than nothing", "correct `horizon`")
         size = self.size = 1 << max(6, (self.size - 1).bit_length())
-        self._hold(table_for(size), fresh((size, 2), np.int64), fresh((size,), np.int64), fresh((size,), DECISION))
+        self._hold(table_for(size), fresh((size, 2), np.int64), fresh((size,), np.int64), zeros((size,), DECISION))
 
     def _hold(self, table: Int64, mark: Int64, seen_at: Int64, decision: npt.NDArray[np.void]) -> None:
         self._table, self._mark, self._seen_at, self._decision, self._settled = table, mark, seen_at, decision, decision["settled"]

@@ -17,8 +17,9 @@ import numpy.typing as npt
 #: Bytes from which an array gets space of its own. Below that copying is as fast, and a worker holds hundreds of small ones.
 RESERVED_FROM = 1 << 20
 #: Bytes of address space for one array, out of the 128 TB of a process; what outgrows it is copied into twice its own size.
-#: Pages stay small: one of 2 MB, as numpy asks for, stopped everything for 7 ms when it was touched first, and made nothing faster here.
 RESERVED = 1 << 30
+# Pages stay small: one of 2 MB, as numpy asks for, stopped everything for 7 ms when it was touched first, and made nothing faster here.
+
 Array = npt.NDArray[Any]
 
 
@@ -35,7 +36,7 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 
 
 def grown(array: Array, rows: int) -> Array:
-    """Takes an array and a number of rows, at least its own; gives it with so many, the new ones not initialised.
+    """Takes an array and a number of rows, at least its own; gives it with so many, the new ones zero.
 
     The array given is not to be used any more: the two may be the same memory.
     """
@@ -43,7 +44,7 @@ def grown(array: Array, rows: int) -> Array:
     size, space = math.prod(shape) * kind.itemsize, _space_of(array)
     if space is not None and size <= len(space):
         return _within(space, shape, kind)
-    out = fresh(shape, kind)
+    out = zeros(shape, kind)
     out[: len(array)] = array
     return out
 
