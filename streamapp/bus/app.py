@@ -37,8 +37,10 @@ class StreamApp(faust.App):
 
     async def _stop_consumer(self) -> None:
         # Faust empties the queues of the agents and has no bound on waiting; ours goes first.
-        if self._consumer is not None and self.left_behind is None and not self.crashed:
-            self.left_behind = await self.batches.drain()
+        if self._consumer is not None:
+            await self.batches.stop_loading()
+            if self.left_behind is None and not self.crashed:
+                self.left_behind = await self.batches.drain()
         await super()._stop_consumer()
 
     def _create_directories(self) -> None:

@@ -240,10 +240,7 @@ class Consumer(faust_aiokafka.Consumer):
             await self._wait_settled(min(self.limits.revoke_wait_ms / 1000, self.client.session_left_s(time.monotonic())))
             await self.commit_acked()
         gone = frozenset(self.partitions())
-        if self._loading is not None and not self._loading.done():
-            self._loading.cancel()
-            # What it has asked of the broker is answered before the next owner asks; an answer that came later would fence that one.
-            await asyncio.wait({self._loading}, timeout=max(0.0, self.client.session_left_s(time.monotonic())))
+        await self.stop_loading()
         for source in gone:
             self.acks.retire(source)
         self.held.clear()
@@ -251,6 +248,15 @@ class Consumer(faust_aiokafka.Consumer):
         await super().on_partitions_revoked(revoked)
         if self.listener is not None and gone:
             self.add_future(self.listener.on_revoked(self._generation, gone))
+
+    async def stop_loading(self) -> None:
+        """Ends the listener's task; what that has asked of the broker is answered then, or the session over.
+
+        An answer that came when the next owner had asked would fence that one.
+        """
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait({self._loading}, timeout=max(0.0, self.client.session_left_s(time.monotonic())))
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Claims the batched partitions; with a listener they are held until it releases them."""

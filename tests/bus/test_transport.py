@@ -261,6 +261,33 @@ async def test_partitions_are_held_until_their_state_is_loaded(embedded: str, gr
     assert await committed(embedded, group, topic) == [11] * PARTITIONS
 
 
+class Asking(Loader):
+    """One whose broker takes a while to answer what was asked before the load was given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered_in: list[int] = []
+
+    async def on_assigned(self, generation: int, partitions: frozenset[Partition]) -> None:
+        try:
+            await super().on_assigned(generation, partitions)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.3)
+            assert self.app is not None
+            self.answered_in.append(self.app.batches.generation)
+            raise
+
+
+async def test_a_stop_leaves_the_group_when_what_a_load_has_asked_is_answered(embedded: str, group: str, topic: str) -> None:
+    # The next owner asks then; an answer to us that came later would fence it.
+    seen, loader = Seen(), Asking()
+    async with running(embedded, group, topic, seen, listener=loader) as app:
+        loader.app = app
+        await until(lambda: bool(loader.assigned), "the assignment")
+    (generation,) = loader.answered_in
+    assert generation >= 0 and app.left_behind == 0 and seen.values == []
+
+
 async def test_a_drain_ends_in_time_and_counts_what_it_leaves(embedded: str, group: str, topic: str) -> None:
     await produce(embedded, topic, 40)
     seen = Seen(keep=True)
