@@ -9,7 +9,8 @@ pipelines/reference.toml counts and sums it over 60 s, 3,600 s and 86,400 s and 
     bench/reference_work.py --bootstrap HOST:PORT --topic T --kill      # kill -9 half-way, start again, recompute every count
     bench/reference_work.py --bootstrap HOST:PORT --rate 2000           # append of the event to append of its verdict, even rate
 
---delivery exactly_once goes with each; latency then ends where a read_committed consumer has the verdict.
+--delivery exactly_once goes with each; latency then ends where a read_committed consumer has the verdict. --engine bare runs the yardstick
+instead (bare_loop.py: the same verdicts from a loop by hand, nothing around it), --rounds 3 both in turn, and gives the ratios.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,15 @@ import numpy as np
 import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streamapp.bus.batch import BatchLimits
 from streamapp.bus.feed import feeder
 from streamapp.bus.topics import Topics, create_topics
 
 EVENT_BYTES, USERS, EVENTS = 286, 50_000, 2_000_000
 WINDOWS_MS = (60_000, 3_600_000)
 SAMPLE_S = 0.05
+#: A worker, and the loop it is compared with (bare_loop.py).
+ENGINES = ("worker", "bare")
 START_MS = 3_000.0  # not counted in latencies
 FIRST_S, STEP_MS = 1_750_000_000, 5
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -84,8 +88,10 @@ class Run:
         delivery: str,
         pipeline: str = "reference",
         environ: Mapping[str, str] | None = None,
+        engine: str = "worker",
     ) -> None:
         """`pipeline` is the name of one of ours, or a file without its `.toml`; `environ`, what the workers are told beside it."""
+        self.engine = engine
         self.bootstrap, self.topic, self.partitions, self.delivery = bootstrap, topic, partitions, delivery
         self.pipeline, self._environ = pipeline, dict(environ or {})
         self.topics = Topics(ground.namespace(Path(pipeline).name), events=topic)
@@ -106,8 +112,25 @@ class Run:
         }  # fmt: skip
         return ["-m", "streamapp", "worker", *(word for option in options.items() for word in option)]
 
-    def start(self, stack: ExitStack) -> psutil.Process:
-        """Starts one worker that ends with `stack`."""
+    def bare(self, number: int, count: int, *, even: bool) -> list[str]:
+        """The command line of the yardstick over every `count`-th partition; events at an even rate gather as a worker lets them."""
+        topics = self.topics
+        options = {
+            "--bootstrap": self.bootstrap, "--topic": self.topic, "--approve": topics.approve, "--review": topics.review,
+            "--block": topics.block, "--state": topics.state, "--wait-ms": str(BatchLimits().batch_wait_ms if even else 0),
+        }  # fmt: skip
+        mine = [str(at) for at in range(number, self.partitions, count)]
+        return [
+            str(Path(__file__).with_name("bare_loop.py")),
+            *(word for option in options.items() for word in option),
+            "--partitions",
+            *mine,
+        ]
+
+    def start(self, stack: ExitStack, number: int = 0, count: int = 1, *, even: bool = False) -> psutil.Process:
+        """Starts one worker, number `number` of `count`, that ends with `stack`."""
+        if self.engine == "bare":
+            return psutil.Process(stack.enter_context(ground.process(*self.bare(number, count, even=even))).pid)
         environ = {"STREAMAPP_EVENTS_TOPIC": self.topic, "STREAMAPP_DELIVERY": self.delivery} | self._environ
         return psutil.Process(stack.enter_context(ground.process(*self.command(), environ=environ)).pid)
 
@@ -130,7 +153,7 @@ def used(workers: list[psutil.Process]) -> float:
 async def throughput(run: Run, workers: int, total: int) -> dict[str, Any]:
     """Runs `workers` over the whole topic; rates begin with the last look before the first verdict."""
     with ExitStack() as stack:
-        processes = [run.start(stack) for _ in range(workers)]
+        processes = [run.start(stack, number, workers) for number in range(workers)]
         begin: tuple[int, float, float] | None = None
         half: tuple[int, float, float] | None = None
         before = (0, time.perf_counter(), 0.0)
@@ -271,7 +294,7 @@ async def latency(run: Run, rate: int, rows: Sequence[tuple[bytes | None, bytes 
     """
     total = len(rows) - run.partitions
     with ExitStack() as stack:
-        worker = run.start(stack)
+        worker = run.start(stack, even=True)
         async with feeder(run.bootstrap, run.topic) as feed:
             await feed.send(*map(list, zip(*rows[: run.partitions], strict=True)))
             async for done, _ in run.answered():
@@ -306,30 +329,47 @@ async def latency(run: Run, rate: int, rows: Sequence[tuple[bytes | None, bytes 
     }  # fmt: skip
 
 
-async def main(given: argparse.Namespace) -> dict[str, Any]:
-    """Gives everything that was asked for, with the machine it was measured on."""
-    told: dict[str, Any] = {"question": (__doc__ or "").splitlines()[0], "machine": ground.machine(), "delivery": given.delivery}
-    if given.rate:
-        topic = given.topic or f"{ground.namespace('reference')}.events.v1"
-        await fill(given.bootstrap, topic, 0)
-        run = Run(given.bootstrap, topic, ground.PARTITIONS, given.delivery)
-        await run.prepare()
-        pieces = transactions(round(given.rate * given.seconds) + run.partitions)
-        return told | await latency(run, given.rate, [row for keys, values in pieces for row in zip(keys, values, strict=True)])
-    if given.fill:
-        await fill(given.bootstrap, given.topic, given.events)
+async def even(given: argparse.Namespace, engine: str) -> dict[str, Any]:
+    """Gives an engine's latency at `given.rate`, on a topic of its own unless one is named."""
+    topic = given.topic or f"{ground.namespace('reference')}.events.v1"
+    await fill(given.bootstrap, topic, 0)
+    run = Run(given.bootstrap, topic, ground.PARTITIONS, given.delivery, engine=engine)
+    await run.prepare()
+    pieces = transactions(round(given.rate * given.seconds) + run.partitions)
+    return await latency(run, given.rate, [row for keys, values in pieces for row in zip(keys, values, strict=True)])
+
+
+async def backlog(given: argparse.Namespace, engine: str) -> dict[str, Any]:
+    """Gives what an engine does with all that the topic holds."""
     async with feeder(given.bootstrap, given.topic) as feed, AIOKafkaConsumer(bootstrap_servers=given.bootstrap) as consumer:
         partitions = feed.partitions
         ends = await consumer.end_offsets([TopicPartition(given.topic, at) for at in range(partitions)])
     present = sum(ends.values())
     if present < given.events:
         raise SystemExit(f"{given.topic} holds {present:,} events, not {given.events:,}; write them with --fill")
-    run = Run(given.bootstrap, given.topic, partitions, given.delivery)
+    run = Run(given.bootstrap, given.topic, partitions, given.delivery, engine=engine)
     await run.prepare()
     if given.kill:
-        return told | await killed(run, present)
-    told |= await throughput(run, given.workers, present)
-    return told | (await verify(run) if given.verify else {})
+        return await killed(run, present)
+    figures = await throughput(run, given.workers, present)
+    return figures | (await verify(run) if given.verify else {})
+
+
+async def in_turn(given: argparse.Namespace, measure: Callable[[argparse.Namespace, str], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """Measures worker and yardstick `given.rounds` times in turn; gives the spread of each, and of the rounds' ratios."""
+    rounds = [{engine: await measure(given, engine) for engine in ENGINES} for _ in range(given.rounds)]
+    names = [name for name in rounds[0]["worker"] if name.startswith(("events_per_s", "cpu", "p50", "p99", "second_half"))]
+    told = {engine: {name: ground.spread([one[engine][name] for one in rounds]) for name in names} for engine in ENGINES}
+    return told | {"worker_over_bare": {name: ground.spread([one["worker"][name] / one["bare"][name] for one in rounds]) for name in names}}
+
+
+async def main(given: argparse.Namespace) -> dict[str, Any]:
+    """Gives everything that was asked for, with the machine it was measured on."""
+    told: dict[str, Any] = {"question": (__doc__ or "").splitlines()[0], "machine": ground.machine(), "delivery": given.delivery}
+    if given.fill:
+        await fill(given.bootstrap, given.topic, given.events)
+    measure = even if given.rate else backlog
+    return told | await (in_turn(given, measure) if given.rounds else measure(given, given.engine))
 
 
 if __name__ == "__main__":
@@ -344,10 +384,14 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=int, help="events per second, for latency")
     parser.add_argument("--seconds", type=float, default=15.0, help="how long to feed at --rate")
     parser.add_argument("--delivery", choices=["at_least_once", "exactly_once"], default="at_least_once")
+    parser.add_argument("--engine", choices=ENGINES, default="worker", help="who does the work")
+    parser.add_argument("--rounds", type=int, default=0, help="measure both engines so many times in turn, and give the ratios")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     arguments = parser.parse_args()
     if not arguments.rate and not arguments.topic:
         parser.error("--topic is needed (only --rate makes its own)")
+    if arguments.delivery != "at_least_once" and (arguments.rounds or arguments.engine == "bare"):
+        parser.error("the yardstick knows at_least_once only")
     figures = asyncio.run(main(arguments))
     if arguments.json:
         sys.stdout.write(json.dumps(figures) + "\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,11 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from streamapp.bus.unreachable import unreachable
 from streamapp.core.errors import BusError
+
+#: A topic that was just created is known after some milliseconds, or seconds where the machine is busy.
+UNKNOWN_S = 10.0
+_APPENDED = 1  # aiokafka's word for the broker's time
+_DELETE_RECORDS = 21  # a request that every Kafka knows, and the embedded broker does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +31,26 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, bytes | None]
+    appended: bool = True  # the time is the broker's; else the producer's, as without message.timestamp.type=LogAppendTime
+
+
+class _Consumer(AIOKafkaConsumer):
+    """aiokafka's, which would wait for an unknown topic as long as for an answer: 40 s."""
+
+    async def _wait_topics(self) -> None:
+        try:
+            async with asyncio.timeout(UNKNOWN_S):
+                await super()._wait_topics()
+        except TimeoutError:
+            raise UnknownTopicOrPartitionError from None
 
 
 class Follower:
     """Reads all partitions of its topics, in offset order per partition."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
-        self._consumer = consumer
+    def __init__(self, consumer: AIOKafkaConsumer, since_ms: int | None = None) -> None:
+        """`since_ms`: records from before are passed over."""
+        self._consumer, self._since_ms = consumer, since_ms
 
     async def poll(self, wait_ms: int, most: int | None = None) -> list[Record]:
         """Gives what has come, `most` records of it, waiting at most `wait_ms` for the first record. Raises BusError."""
@@ -40,22 +59,25 @@ class Follower:
         except KafkaError as failed:
             raise _unread(failed) from failed
         return [
-            Record(message.topic, message.partition, message.offset, message.timestamp, message.key, message.value, dict(message.headers))
+            Record(
+                one.topic, one.partition, one.offset, one.timestamp, one.key, one.value, dict(one.headers), one.timestamp_type == _APPENDED
+            )
             for messages in found.values()
-            for message in messages
+            for one in messages
+            if self._since_ms is None or one.timestamp >= self._since_ms
         ]
 
     async def ends(self, before_ms: int | None = None) -> Mapping[Any, int]:
         """Gives the next offset of every partition as it is now; nothing where the broker knows no such topic. Raises BusError.
 
-        With `before_ms`: the offset of the first record of that time (epoch ms) or later, where there is one.
+        With `before_ms`: the offset of the first record of that time (epoch ms) or later, where there is one, and the broker knows times.
         """
         assigned = self._consumer.assignment()
         try:
             ends = dict(await self._consumer.end_offsets(assigned)) if assigned else {}
-            if before_ms is None or not ends:
+            if before_ms is None or not ends or not knows_times(self._consumer):
                 return ends
-            later = await self._consumer.offsets_for_times(dict.fromkeys(assigned, before_ms))
+            later = await self._consumer.offsets_for_times(dict.fromkeys(assigned, max(0, before_ms)))
         except KafkaError as failed:
             raise _unread(failed) from failed
         return {place: end if later[place] is None else min(end, later[place].offset) for place, end in ends.items()}
@@ -66,6 +88,14 @@ class Follower:
             return {place: max(0, end - await self._consumer.position(place)) for place, end in ends.items()}
         except KafkaError as failed:
             raise _unread(failed) from failed
+
+    def hold(self, partitions: Collection[int]) -> None:
+        """Asks for nothing more of these partitions, and for all others again; what was fetched of them may still come."""
+        assigned = self._consumer.assignment()
+        held = {place for place in assigned if place.partition in partitions}
+        if held != self._consumer.paused():
+            self._consumer.resume(*assigned - held)
+            self._consumer.pause(*held)
 
     async def left(self, ends: Mapping[Any, int]) -> int:
         """Gives how many offsets there are before `ends`. Raises BusError."""
@@ -90,7 +120,7 @@ async def follower(
 
     It begins with the first record, or at the end, or with the first one of epoch ms `since_ms` or later.
     """
-    consumer = AIOKafkaConsumer(
+    consumer = _Consumer(
         *topics,
         bootstrap_servers=bootstrap,
         auto_offset_reset="latest" if from_end else "earliest",
@@ -103,7 +133,8 @@ async def follower(
     )
     try:
         await consumer.start()
-        if since_ms is not None:
+        reached = since_ms is not None and since_ms > 0 and knows_times(consumer)
+        if since_ms is not None and reached:
             await _seek(consumer, since_ms)
     except UnknownTopicOrPartitionError as unknown:
         await consumer.stop()
@@ -114,9 +145,14 @@ async def follower(
         await consumer.stop()
         raise await unreachable(bootstrap, client, failed) from failed
     try:
-        yield Follower(consumer)
+        yield Follower(consumer, None if reached else since_ms)
     finally:
         await consumer.stop()
+
+
+def knows_times(consumer: AIOKafkaConsumer) -> bool:
+    """Says whether the broker finds records by their time; the embedded one answers, but not with the place that was asked for."""
+    return any(_DELETE_RECORDS in connection._versions for connection in consumer._client._conns.values())
 
 
 async def _seek(consumer: AIOKafkaConsumer, since_ms: int) -> None:

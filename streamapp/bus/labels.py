@@ -20,6 +20,7 @@ from aiokafka.structs import TopicPartition
 from streamapp.bus.batch import columns
 from streamapp.bus.columns import fill
 from streamapp.bus.emit import LETTERS_BYTES_MAX, letters_by_segment
+from streamapp.bus.follow import knows_times
 from streamapp.bus.topics import Topics
 from streamapp.core.cascade import Degraded
 from streamapp.core.errors import BusError
@@ -75,7 +76,7 @@ class LabelTopic:
                 raise BusError(f"the broker knows no topic {self._topic}", "create it with `streamapp topics create`")
             self._consumer.assign(places)
             await self._consumer.seek_to_beginning(*places)
-            if self._since_ms is not None:
+            if self._since_ms is not None and knows_times(self._consumer):
                 for place, found in (await self._consumer.offsets_for_times(dict.fromkeys(places, self._since_ms))).items():
                     if found is not None:
                         self._consumer.seek(place, found.offset)

@@ -86,9 +86,12 @@ class ListTopic:
                 log.warning("Record %d of %s is passed over: %s", record.offset, self._topic, wrong)
 
 
-async def whole(records: Follower, topic: str) -> AsyncIterator[tuple[list[Record], float]]:
-    """Gives what a topic holds now, in parts, each with the share of the topic that is read with it. Raises BusError when it stalls."""
-    ends = await records.ends()
+async def whole(records: Follower, topic: str, ends: Mapping[Any, int] | None = None) -> AsyncIterator[tuple[list[Record], float]]:
+    """Gives what a topic holds now, or before `ends`, in parts, each with the share that is read with it. Raises BusError when it stalls.
+
+    Some of what came behind the ends may be in the last parts.
+    """
+    ends = await records.ends() if ends is None else ends
     if not ends:
         raise BusError(f"the broker knows no topic {topic}", "create it with `streamapp topics create`")
     moved_s, total = time.monotonic(), await records.left(ends)

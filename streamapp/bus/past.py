@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from heapq import merge
 from itertools import groupby
@@ -17,6 +18,9 @@ from streamapp.bus.lists import STALL_S
 from streamapp.core.errors import BusError
 from streamapp.core.events import Segment
 
+#: So many records of one partition wait for those of others before no more of it is asked for: equal bytes are not equal time.
+AHEAD = 10_000
+
 
 class Merge:
     """Records of several partitions in one order: by the latest time their partition has reached, then partition and offset.
@@ -25,7 +29,7 @@ class Merge:
     """
 
     def __init__(self, partitions: Iterable[int]) -> None:
-        self._waiting: dict[int, list[tuple[float, int, int, Record]]] = {partition: [] for partition in partitions}
+        self._waiting: dict[int, deque[tuple[float, int, int, Record]]] = {partition: deque() for partition in partitions}
         self._reached: dict[int, float] = dict.fromkeys(self._waiting, -math.inf)
 
     def take(self, records: Iterable[Record]) -> None:
@@ -40,14 +44,22 @@ class Merge:
         self._reached[partition] = math.inf
 
     def due(self) -> list[Record]:
-        """Gives what no record still to come can go before."""
-        limit = min(self._reached.values(), default=math.inf)
+        """Gives what no record still to come can go before; linear in that, whatever else waits."""
+        limit = self._limit()
         ready: list[list[tuple[float, int, int, Record]]] = []
-        for partition, waiting in self._waiting.items():
-            count = sum(1 for one in waiting if one[0] < limit)
-            ready.append(waiting[:count])
-            self._waiting[partition] = waiting[count:]
+        for waiting in self._waiting.values():
+            ready.append([])
+            while waiting and waiting[0][0] < limit:
+                ready[-1].append(waiting.popleft())
         return [one[3] for one in merge(*ready)]
+
+    def ahead(self) -> set[int]:
+        """Gives the partitions of which AHEAD records wait for others; never those that the others wait for."""
+        limit = self._limit()
+        return {partition for partition, waiting in self._waiting.items() if len(waiting) >= AHEAD and self._reached[partition] > limit}
+
+    def _limit(self) -> float:
+        return min(self._reached.values(), default=math.inf)
 
 
 async def slices(events: Follower, ends: Mapping[Any, int], size: int) -> AsyncIterator[list[Record]]:
@@ -59,7 +71,7 @@ async def slices(events: Follower, ends: Mapping[Any, int], size: int) -> AsyncI
         raise BusError("the broker knows no such events topic", "check --namespace and --events-topic, or ask `streamapp doctor`")
     merged, stops = Merge(place.partition for place in ends), {place.partition: end for place, end in ends.items()}
     ready: list[Record] = []
-    left, moved_s = await events.behind(ends), time.monotonic()
+    left = await events.behind(ends)
     while True:
         for place in [place for place, behind in left.items() if not behind]:
             merged.end(place.partition)
@@ -69,11 +81,15 @@ async def slices(events: Follower, ends: Mapping[Any, int], size: int) -> AsyncI
             del ready[:size]
         if not any(left.values()):
             break
-        found = await events.poll(wait_ms=200)
-        if found:
-            moved_s = time.monotonic()
-        elif time.monotonic() - moved_s > STALL_S:
-            raise BusError(f"the events topic gives nothing, {sum(left.values())} records before its end", "ask `streamapp doctor`")
+        events.hold(merged.ahead())
+        asked_s, found = time.monotonic(), await events.poll(wait_ms=200)
+        while not found:
+            if time.monotonic() - asked_s > STALL_S:
+                raise BusError(f"the events topic gives nothing, {sum(left.values())} records before its end", "ask `streamapp doctor`")
+            left = await events.behind(ends)  # what is left may be markers of transactions
+            if not any(left.values()):
+                break
+            found = await events.poll(wait_ms=200)
         merged.take(record for record in found if record.offset < stops[record.partition])
         left = await events.behind(ends)
     if ready:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -25,6 +25,7 @@ from streamapp.bus.acks import Acks, Partition, Ticket
 from streamapp.bus.batch import Batch, Batches, BatchLimits
 from streamapp.bus.client import LoopClient
 from streamapp.bus.intake import Intake
+from streamapp.bus.listener import PartitionListener
 from streamapp.bus.pace import ROWS_MIN, Pace
 from streamapp.core.errors import BusError
 
@@ -36,18 +37,6 @@ COMMIT_TIMEOUT_S = 5.0
 WORTH = 8
 #: So many batches may be in flight where they are large because each record costs little.
 FLIGHT = 4
-
-
-class PartitionListener(Protocol):
-    """Told about partitions of batched topics, so that it can load their state; set as `app.partition_listener` before the start."""
-
-    async def on_assigned(self, generation: int, partitions: frozenset[Partition]) -> None:
-        """Runs in its own task, cancelled by the next rebalance; all `partitions` are held until `release(partition, offset)`."""
-        ...
-
-    async def on_revoked(self, generation: int, partitions: frozenset[Partition]) -> None:
-        """Runs in its own task after the acknowledged progress of `partitions` was committed."""
-        ...
 
 
 class Conductor(faust_base.Conductor):

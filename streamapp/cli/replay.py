@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from streamapp.control.rerun import Place
     from streamapp.pipeline import Serving
 
-#: Events decided at once; it changes speed, never a decision.
+#: Events taken at once, to be decided in parts that know the same; it changes speed, never a decision.
 SLICE = 2_048
-#: How far the clocks of producers may be before the brokers': an answer is looked for from so long before --from.
-CLOCKS_MS = 3_600_000
+#: How far the clocks of producers may be before the brokers': an answer is looked for from so long before --from, and, since a worker may
+#: have been behind, until so long after --to.
+BEFORE_MS, AFTER_MS = 3_600_000, 86_400_000
 
 
 @click.command(
@@ -59,6 +60,9 @@ def command(
     One JSON line for each event, in the order they came. Windows and remembered ids begin empty with the first event that is still
     there, or --warm-up before --from. Labels and lists are known as their topics told them then; profiles are those of now. Windows
     that cross partitions see all partitions in the order of time, which workers see only about so.
+
+    --compare looks for answers until a day after --to; of an event that was answered again (after `state reset`), the last one counts.
+    Answers are kept in a temporary file meanwhile, about 1 KB each, 3 KB with features.
     """
     from streamapp.bus.topics import Topics
     from streamapp.cli.progress import Progress
@@ -75,6 +79,8 @@ def command(
     topics = Topics(settings.namespace or serving.spec.namespace, events=settings.events_topic)
     if output is None and not compare:
         output = sys.stdout.buffer
+    if output is not None:
+        output.write(b"")  # the file is new from here on, also where nothing comes
     logged = serving.spec.verdict.decisions
     with (
         StoresOfScore(settings, serving, risk_cache=False) as stores,
@@ -82,9 +88,10 @@ def command(
         TemporaryFile() as spool,
     ):
         places: dict[Place, tuple[int, int]] = {}
-        for came_ms, place, line in _answers(settings, serving, topics, stores, since_ms, to_ms, features or (compare and logged)):
+        told = logged if compare and output is None else features or (compare and logged)
+        for came_ms, place, line in _answers(settings, serving, topics, stores, since_ms, to_ms, told):
             progress.advance()
-            if from_ms is not None and came_ms < from_ms:
+            if (from_ms is not None and came_ms < from_ms) or (to_ms is not None and came_ms >= to_ms):
                 continue
             if output is not None:
                 output.write(line + b"\n")
@@ -92,8 +99,8 @@ def command(
                 places[place] = spool.tell(), len(line)
                 spool.write(line)
         if compare:
-            found, releases = _compared(settings, serving, topics, spool, places, from_ms)
-            tell(found, len(places), releases, serving.release, as_json=as_json)
+            found, releases = _compared(settings, serving, topics, spool, places, from_ms, to_ms)
+            tell(found, len(places) - found.compared, releases, serving.release, as_json=as_json)
 
 
 def _answers(
@@ -106,6 +113,7 @@ def _answers(
     from streamapp.bus.past import segments, slices
     from streamapp.bus.security import client_arguments
     from streamapp.cli.known_then import KnownThen
+    from streamapp.cli.say import warn
     from streamapp.cli.score import reading
     from streamapp.control.rerun import Rerun
 
@@ -115,60 +123,66 @@ def _answers(
         known = runner.run(KnownThen.read_from(serving, topics, settings.bootstrap, client))
         events = runner.run(stack.enter_async_context(follower(settings.bootstrap, [topics.events], client, since_ms=since_ms)))
         try:
-            pieces = slices(events, runner.run(events.ends(to_ms)), SLICE)
+            pieces, told = slices(events, runner.run(events.ends(to_ms)), SLICE), since_ms is None and to_ms is None
             while (records := runner.run(anext(pieces, None))) is not None:
-                known.move(records[0].timestamp_ms)
-                found = dict(again.answers(segments(records), features=features))
-                for record in records:
-                    place = record.partition, record.offset
-                    yield record.timestamp_ms, place, found[place]
+                if not told and not all(record.appended for record in records):
+                    warn(f"{topics.events} keeps the producers' times: a range goes by their clocks, and ends where one of them is ahead.")
+                    told = True
+                for part in known.parts(records):
+                    found = dict(again.answers(segments(part), features=features))
+                    for record in part:
+                        place = record.partition, record.offset
+                        yield record.timestamp_ms, place, found[place]
         finally:
             runner.run(stack.aclose())
 
 
 def _compared(
-    settings: Settings, serving: Serving, topics: Topics, spool: IO[bytes], places: dict[Place, tuple[int, int]], from_ms: int | None
+    settings: Settings,
+    serving: Serving,
+    topics: Topics,
+    spool: IO[bytes],
+    places: dict[Place, tuple[int, int]],
+    from_ms: int | None,
+    to_ms: int | None,
 ) -> tuple[Differences, set[str]]:
-    """Reads what workers answered and takes it out of `places`; gives what differs, and the releases that decided then."""
+    """Reads what workers answered beside what `places` says of `spool`; gives what differs, and the releases that decided then."""
     import orjson
 
-    from streamapp.bus.follow import Record, follower
+    from streamapp.bus.follow import follower
+    from streamapp.bus.lists import whole
     from streamapp.bus.security import client_arguments
+    from streamapp.cli.answered import Answered
     from streamapp.control.differences import Differences
-    from streamapp.core.deadletter import SOURCE_TOPIC
 
-    members = serving.encoder.members
-    versions = members.get("versions", "")
-    told = Differences({members.get(name, "") for name in ("decided_at", "stages", "versions")}, members.get("verdict", ""))
-    releases: set[str] = set()
+    logged, members = serving.spec.verdict.decisions, serving.encoder.members
+    answered = [topics.decisions] if logged else [topics.approve, topics.review, topics.block]
 
-    def take(record: Record) -> None:
-        where = record.partition, int(record.headers.get("source-offset") or b"-1")
-        refused = record.headers.get("dlq.reason")
-        if where not in places or (refused is not None and record.headers.get(SOURCE_TOPIC) != topics.events.encode()):
-            return
-        at, length = places.pop(where)
-        spool.seek(at)
-        now = orjson.loads(spool.read(length))
-        if refused is not None:
-            then = {"dead_letter": refused.decode(), "path": (record.headers.get("dlq.path") or b"").decode()}
-        else:
-            then = orjson.loads(record.value or b"{}")
-            releases.add(str(then.get(versions, {}).get("release", "?")) if isinstance(then.get(versions), dict) else "?")
-        if "dead_letter" in now:
-            now = {name: now[name] for name in ("dead_letter", "path")}
-        told.take(where, then, now)
+    async def read(then: Answered) -> None:
+        since_ms = None if from_ms is None else from_ms - BEFORE_MS
+        kafka = client_arguments(settings.kafka)
+        async with follower(settings.bootstrap, [*answered, topics.dead_letters], kafka, since_ms=since_ms) as outputs:
+            ends = await outputs.ends(None if to_ms is None else to_ms + AFTER_MS)
+            async for found, _ in whole(outputs, "answers", ends):
+                for record in found:
+                    then.take(record)
 
-    async def read() -> None:
-        answered = [topics.decisions] if serving.spec.verdict.decisions else [topics.approve, topics.review, topics.block]
-        since_ms = None if from_ms is None else from_ms - CLOCKS_MS
-        async with follower(
-            settings.bootstrap, [*answered, topics.dead_letters], client_arguments(settings.kafka), since_ms=since_ms
-        ) as outputs:
-            ends = await outputs.ends()
-            while places and await outputs.left(ends):
-                for record in await outputs.poll(wait_ms=200):
-                    take(record)
-
-    asyncio.run(read())
+    apart = {members.get(name, "") for name in ("decided_at", "stages", "versions")} | (set() if logged else {"features", "text_sha256"})
+    told, releases, versions = Differences(apart, members.get("verdict", "")), set[str](), members.get("versions", "")
+    with TemporaryFile() as kept:
+        then = Answered(kept, places, topics.events)
+        asyncio.run(read(then))
+        for where, was in then.records():
+            at, length = places[where]
+            spool.seek(at)
+            now = orjson.loads(spool.read(length))
+            event_id = members.get("event_id", "")
+            if "dead_letter" in now:
+                now = {name: now[name] for name in ("dead_letter", "path")}
+            if event_id in was and event_id in now and was[event_id] != now[event_id]:
+                continue  # of another events topic, that had this offset before
+            if "dead_letter" not in was:
+                by = was.get(versions)
+                releases.add(str(by.get("release", "?")) if isinstance(by, dict) else "?")
+            told.take(where, was, now)
     return told, releases

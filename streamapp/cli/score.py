@@ -67,6 +67,7 @@ def command(
     key, known = serving.spec.pipeline.key, Known(serving, labels, lists)
     first = 0
     state, shared = serving.state.new(), serving.shared.new()
+    output.write(b"")  # the file is new from here on, also where nothing comes
     with (
         StoresOfScore(settings, serving, risk_cache=risk_cache) as stores,
         Progress("deciding", None, "events", show=output is not sys.stdout.buffer or not sys.stdout.isatty()) as progress,

@@ -34,10 +34,12 @@ from streamapp.bus.security import client_arguments
 from streamapp.bus.statelog import check_log, log_reader, trimming
 from streamapp.bus.topics import DECLARED, Topics
 from streamapp.bus.transactions import ExactlyOnce
+from streamapp.cli import address_space
 from streamapp.cli.warming import warm_up
 from streamapp.cli.watching import Watch
 from streamapp.config import Settings, fail_point, models_directory
 from streamapp.control.release import load_serving
+from streamapp.core import growing
 from streamapp.core.errors import StreamappError
 from streamapp.core.labels import LabelPlan
 from streamapp.core.spec import PipelineSpec
@@ -171,6 +173,8 @@ def _fail_point() -> Reached:
 
 def load(settings: Settings, spec: PipelineSpec) -> pipeline.Serving:
     """Gives the Serving of the settings' models directory. Raises ModelRejected, ConfigError."""
+    if address_space.counted():
+        growing.reserve_nothing()
     return load_serving(spec, models_directory(settings), settings.entity_key.encode(), load_model, latest_version, settings.language)
 
 

@@ -161,8 +161,9 @@ class SeenIds:
         for array in (self._mark, self._seen_at, self._decision):
             arrays.append(grown(array, 2 * size))
             arrays[-1][size + low : size + high] = arrays[-1][low:high]
-        self.size = 2 * size
-        self._hold(self._next.take(self._table, 2 * size, low, high, size), *arrays)
+        table = self._next.take(self._table, 2 * size, low, high, size)
+        self.size = 2 * size  # last, with all of it there: without memory for more, what was remembered stays
+        self._hold(table, *arrays)
 
     def _held(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         held: npt.NDArray[Any] = array[np.arange(self._first, self._after) & (len(array) - 1)]

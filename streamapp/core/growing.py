@@ -1,7 +1,8 @@
 """Arrays that grow where they lie: a large one has address space in reserve, and takes pages of it as they are touched.
 
 Doubling by copy takes the time of the copy and of fresh pages, tens of ms for 16 MB, while every event waits; this takes none of both
-(`growth` of bench/windows.py). Reserved space is no memory: it shows as VIRT only, and where a system refuses it arrays are copied.
+(`growth` of bench/windows.py). Reserved space is no memory: it shows as VIRT only. Where a system refuses it, or counts it as memory
+(`reserve_nothing`), arrays are copied.
 """
 
 from __future__ import annotations
@@ -21,6 +22,14 @@ RESERVED = 1 << 30
 # Pages stay small: one of 2 MB, as numpy asks for, stopped everything for 7 ms when it was touched first, and made nothing faster here.
 
 Array = npt.NDArray[Any]
+
+_sparing = False
+
+
+def reserve_nothing() -> None:
+    """From now on arrays are copied when they grow: for systems that count address space as if it were memory (`cli/address_space.py`)."""
+    global _sparing  # noqa: PLW0603 - a machine has one answer
+    _sparing = True
 
 
 def fresh(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -51,7 +60,7 @@ def grown(array: Array, rows: int) -> Array:
 
 def _reserved(shape: tuple[int, ...], kind: np.dtype[Any]) -> Array | None:
     size = math.prod(shape) * kind.itemsize
-    if size >= RESERVED_FROM and hasattr(mmap, "MAP_PRIVATE"):
+    if size >= RESERVED_FROM and not _sparing and hasattr(mmap, "MAP_PRIVATE"):
         with contextlib.suppress(OSError):  # no such space: limited address space, or a system that counts it as memory
             space = mmap.mmap(-1, max(RESERVED, 2 * size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             return _within(space, shape, kind)

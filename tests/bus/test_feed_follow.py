@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 
 import pytest
 from aiokafka.partitioner import murmur2
 
 from streamapp.bus.feed import feeder
 from streamapp.bus.follow import Record, follower
+from streamapp.bus.topics import Topics, create_topics
 from streamapp.core.errors import BusError
 
 
@@ -47,6 +50,25 @@ async def test_records_without_a_key_or_a_value_are_sent_as_they_are(embedded: s
         assert len(set(places.partition[[0, 2, 3, 4]].tolist())) == events.partitions, "they take turns"
     found = await read(embedded, topic, 5)
     assert {(record.key, record.value) for record in found} == {(None, b"a"), (b"k", None), (None, b"c"), (None, b"d"), (None, b"e")}
+
+
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def test_reading_begins_at_a_time_also_where_the_broker_knows_none(kind: str, request: pytest.FixtureRequest, namespace: str) -> None:
+    address = request.getfixturevalue(kind)
+    topics = Topics(namespace)
+    if kind == "kafka":
+        await create_topics(address, topics, partitions=4)
+    async with feeder(address, topics.events) as events:
+        await events.send([None] * 8, [b"before"] * 8)
+        await asyncio.sleep(0.05)
+        middle_ms = time.time_ns() // 1_000_000
+        await events.send([None] * 8, [b"behind"] * 8)
+    for since_ms, wanted in ((-5, 16), (0, 16), (1, 16), (middle_ms - 3_600_000, 16), (middle_ms, 8), (middle_ms + 3_600_000, 0)):
+        async with follower(address, [topics.events], since_ms=since_ms, fetch_wait_ms=10) as records:
+            ends, found = await records.ends(), list[Record]()
+            while await records.left(ends):
+                found += await records.poll(50)
+        assert len(found) == wanted and (wanted == 16 or {one.value for one in found} <= {b"behind"})
 
 
 async def test_no_broker_is_one_sentence_with_its_fix() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamapp.bus import past
 from streamapp.bus.follow import Record
 from streamapp.bus.past import Merge, segments, slices
+from streamapp.core.errors import BusError
 
 
 def records_of(times: Sequence[Sequence[int]]) -> list[list[Record]]:
@@ -35,12 +38,17 @@ class Told:
 
     def __init__(self, partitions: Sequence[Sequence[Record]], pieces: Sequence[tuple[int, int]]) -> None:
         self.left = [list(records) for records in partitions]
+        self.held: set[int] = set()
         self._pieces = iter(pieces)
+
+    def hold(self, partitions: set[int]) -> None:
+        self.held = partitions
 
     async def poll(self, wait_ms: int) -> list[Record]:
         place, count = next(self._pieces, (0, 1000))
-        if not self.left[place % len(self.left)]:
-            place = next(at for at, one in enumerate(self.left) if one)
+        open_ = [at for at, one in enumerate(self.left) if one and at not in self.held]
+        if place % len(self.left) not in open_:
+            place = open_[0]
         waiting = self.left[place % len(self.left)]
         found, waiting[:count] = waiting[:count], []
         return found
@@ -68,6 +76,54 @@ async def test_slices_are_one_order_cut_alike_whatever_pieces_come(
     wanted = in_order(partitions)
     assert [record for piece in given_ for record in piece] == wanted
     assert [len(piece) for piece in given_] == [min(size, len(wanted) - at) for at in range(0, len(wanted), size)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(times, st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), max_size=40), st.integers(1, 12))
+async def test_no_partition_runs_far_ahead_and_those_that_others_wait_for_are_never_held(
+    found: list[list[int]], pieces: list[tuple[int, int]], most: int
+) -> None:
+    partitions = records_of(found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(past, "AHEAD", most)
+        ends = {Place(at): 1 << 40 for at in range(len(partitions))}
+        given_ = [piece async for piece in slices(Told(partitions, pieces), ends, 5)]  # type: ignore[arg-type]
+    assert [record for piece in given_ for record in piece] == in_order(partitions)
+
+
+def test_a_partition_that_runs_ahead_is_named_and_one_that_others_wait_for_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "AHEAD", 3)
+    slow, fast, same = records_of([[5], [6, 7, 8, 9], [5, 5, 5, 5]])
+    merged = Merge(range(3))
+    merged.take([*slow, *fast, *same])
+    assert merged.ahead() == {1} and merged.due() == []
+
+
+class Silent(Told):
+    """One that says there is more, and gives nothing."""
+
+    async def poll(self, wait_ms: int) -> list[Record]:
+        return []
+
+
+async def test_a_topic_that_stands_still_is_told_and_the_time_its_reader_takes_is_not_held_against_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+
+    def passing() -> float:
+        now[0] += 10
+        return now[0]
+
+    monkeypatch.setattr(past.time, "monotonic", passing)
+    partitions = records_of([[1, 2, 3], [1, 2, 3]])
+    with pytest.raises(BusError, match="gives nothing, 6 records before its end"):
+        _ = [piece async for piece in slices(Silent(partitions, []), {Place(0): 9, Place(1): 9}, 2)]  # type: ignore[arg-type]
+    found = []
+    async for piece in slices(Told(partitions, [(0, 1)] * 6), {Place(0): 9, Place(1): 9}, 2):  # type: ignore[arg-type]
+        found += piece
+        now[0] += 1_000  # a reader that is busy elsewhere
+    assert len(found) == 6
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +88,22 @@ async def test_windows_of_one_partition_are_as_they_were_shared_ones_too(embedde
     assert found["compared"] == found["equal"] == len(rows) > 800, found["examples"]
 
 
-async def test_a_range_is_told_and_what_lies_before_it_is_remembered(embedded: str, namespace: str) -> None:
+async def test_a_range_is_told_and_what_lies_before_it_is_remembered(embedded: str, namespace: str, tmp_path: Path) -> None:
     topics = Topics(namespace)
     values = [one.value for one in messages(40, Mix(seed=2, garbage=0))]
     await feed(embedded, topics, values)
     await asyncio.sleep(1.5)
     middle = await replay(embedded, namespace, "--from", "1s")
     assert middle.returncode == 0 and middle.stdout == "", middle.stderr
+    old = tmp_path / "hour.jsonl"
+    old.write_text("last week's")
+    assert (await replay(embedded, namespace, "--from", "1s", "-o", str(old))).returncode == 0 and old.read_text() == ""
+    since = datetime.now(UTC).isoformat()
     await feed(embedded, topics, values[:10])  # all of them copies of what came before
-    done = await replay(embedded, namespace, "--from", "5s", "--to", "2099-01-01")
+    done = await replay(embedded, namespace, "--from", since, "--to", "2099-01-01")
     flags = [flag for line in done.stdout.splitlines() for flag in orjson.loads(line)["flags"]]
     assert flags.count("duplicate") == 10
-    nothing = await compared(embedded, namespace)
+    nothing = await compared(embedded, namespace, "--from", "1970-01-01", "--warm-up", "1d")
     assert (nothing["events"], nothing["compared"], nothing["unanswered"]) == (50, 0, 50)
 
 

@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from streamapp.bus.follow import Record
 from streamapp.bus.past import segments
-from streamapp.cli.known_then import KnownThen
+from streamapp.cli.known_then import SPAN_MS, KnownThen
 from streamapp.control.rerun import Rerun
 from streamapp.core import lists_entry
 from streamapp.pipeline import Read
@@ -48,6 +51,53 @@ def test_lists_are_those_of_the_time() -> None:
         assert place == (0, offset) and answer["decided_at"] == came_ms and "features" in answer
         routes.append((answer["verdict"], answer["decided_by"]))
     assert routes[1] == ("block", "list:blocked_users") and routes[0] == routes[2] != routes[1]
+
+
+def entry_record(ms: int, offset: int, *, remove: bool = False) -> Record:
+    key, entry = lists_entry.entry_of(
+        "blocked_users", SPEC.lists["blocked_users"], "u1", None, owner="", reason="", added_at=0, expires_at=0
+    )
+    return Record("t", 0, offset, ms, key, None if remove else lists_entry.encode(entry), {})
+
+
+def event_record(ms: int, offset: int) -> Record:
+    return told(ms, offset, {"event_id": f"e{offset}", "user_id": "u1", "text": "hello there", "event_time": ms})
+
+
+def test_each_event_of_a_slice_knows_what_had_come_by_then() -> None:
+    serving = serving_of()
+    known = KnownThen(serving, [], [entry_record(1_500, 0), entry_record(4_000, 1, remove=True), entry_record(4_001, 2)])
+    again = Rerun(serving, lambda _: known.read(Read()))
+    routes, decided_at = [], []
+    for part in known.parts([event_record(ms, at) for at, ms in enumerate((1_000, 1_499, 1_500, 1_501, 3_999, 4_000, 9_000_000))]):
+        for _, line in again.answers(segments(part), features=False):
+            answer = json.loads(line)
+            routes.append(answer["verdict"] == "block")
+            decided_at.append(answer["decided_at"])
+    assert routes == [False, False, True, True, True, False, True]
+    assert all(at - ms < SPAN_MS for at, ms in zip(decided_at, (1_000, 1_499, 1_500, 1_501, 3_999, 4_000, 9_000_000), strict=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 5_000), max_size=40), st.lists(st.integers(0, 5_000), max_size=6))
+def test_parts_are_the_slice_in_its_order_and_hold_nothing_that_came_in_between(times: list[int], entries: list[int]) -> None:
+    known = KnownThen(serving_of(), [], [entry_record(ms, at) for at, ms in enumerate(sorted(entries))])
+    records = [event_record(ms, at) for at, ms in enumerate(sorted(times))]
+    found = list(known.parts(records))
+    assert [record for part in found for record in part] == records
+    for part in found:
+        first, last = part[0].timestamp_ms, part[-1].timestamp_ms
+        assert last - first < SPAN_MS and not [ms for ms in entries if first < ms <= last]
+
+
+def test_entries_are_taken_by_offset_whatever_the_clocks_of_who_sent_them() -> None:
+    serving = serving_of()
+    known = KnownThen(serving, [], [entry_record(990, 1, remove=True), entry_record(1_000, 0)])
+    again = Rerun(serving, lambda _: known.read(Read()))
+    verdicts = []
+    for part in known.parts([event_record(995, 0), event_record(1_000, 1)]):
+        verdicts += [json.loads(line)["verdict"] for _, line in again.answers(segments(part), features=False)]
+    assert "block" not in verdicts, "the entry was taken off again before anybody could know it"
 
 
 def test_a_rerun_is_the_same_however_it_is_cut_and_refuses_what_is_no_event() -> None:

@@ -38,6 +38,13 @@ def test_features_are_added_on_request(call, events_file, no_models: Path) -> No
     assert "a.example" not in json.dumps(rich), "no text leaves, not even with features"
 
 
+def test_a_file_of_nothing_leaves_no_older_answers(call, events_file, no_models: Path, tmp_path: Path) -> None:
+    old = tmp_path / "answers.jsonl"
+    old.write_text("last week's\n")
+    assert call("score", "--models", str(no_models), "-o", str(old), str(events_file())).exit_code == 0
+    assert old.read_text() == ""
+
+
 def test_more_than_one_chunk_is_decided_like_one(call, no_models: Path) -> None:
     events = "".join(json.dumps({**GOOD, "event_id": f"e{number}", "text": "word " * (number % 50 + 1)}) + "\n" for number in range(5_000))
     lines = [json.loads(line) for line in call("score", "--models", str(no_models), "--features", "-", stdin=events).stdout.splitlines()]

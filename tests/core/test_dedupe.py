@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamapp.core import growing
+from streamapp.core import growing, next_table
 from streamapp.core.dedupe import DECISION, SeenIds
 from streamapp.core.errors import ConfigError, InvariantBroken
 from streamapp.core.events import Flag
@@ -75,6 +75,26 @@ def test_admission_equals_the_twin_however_it_is_cut(steps: list[Any], horizon: 
             saved, seen = seen.snapshot(), SeenIds(horizon)
             seen.restore(saved)
     assert len(seen) == len(twin.seen)
+
+
+def test_without_memory_for_more_what_was_remembered_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(low: int, high: int) -> tuple[Any, Any, Any]:
+        return hash_names([f"id{number}" for number in range(low, high)]), np.full(high - low, 5), np.full(high - low, 5)
+
+    seen, clock, real = SeenIds(1 << 50), Clock(0), next_table.table_for
+
+    def refuse(slots: int) -> Any:
+        if slots >= 512:
+            raise MemoryError
+        return real(slots)
+
+    seen.admit(*rows(0, 40), clock)
+    monkeypatch.setattr(next_table, "table_for", refuse)
+    with pytest.raises(MemoryError):
+        seen.admit(*rows(40, 300), clock)
+    monkeypatch.setattr(next_table, "table_for", real)
+    assert not seen.admit(*rows(40, 300), clock).duplicate.any()
+    assert seen.admit(*rows(0, 300), clock).duplicate.all()
 
 
 def test_ring_grows_and_goes_round_for_ever() -> None:

@@ -73,6 +73,15 @@ def test_a_system_without_space_copies(monkeypatch):
     assert not zeros((LARGE,), np.int64).any()
 
 
+def test_a_system_that_counts_address_space_is_spared(monkeypatch):
+    monkeypatch.setattr(growing, "_sparing", False)  # put back afterwards
+    assert growing._space_of(zeros((LARGE,), np.int64)) is not None
+    growing.reserve_nothing()
+    array = zeros((LARGE,), np.int64)
+    larger = grown(array, 2 * LARGE)
+    assert growing._space_of(array) is None and growing._space_of(larger) is None and not larger.any()
+
+
 def test_zeros_are_zero_and_untouched():
     table = zeros((64 * LARGE,), np.int64)
     before = resident_bytes()
