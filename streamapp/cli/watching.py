@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 COUNTED_ROWS = 1024
 #: How often lag, readiness and drift are looked at.
 BEAT_S = 1.0
+#: Monitoring records that are on their way at once, and seconds that a stop waits for the last of them.
+PUBLISHED_AT_ONCE, FINISH_S = 256, 4.0
 #: Observations of a window to which nothing was added for so long are sent as they are.
 IDLE_MS = 10_000
 
@@ -146,7 +148,11 @@ class Watch:
             await asyncio.wait({self._merging})
         self._count()
         self._close(self._windows.flush())
-        await self._publish()
+        try:
+            async with asyncio.timeout(FINISH_S):
+                await self._publish()
+        except TimeoutError:
+            log.warning("%d monitoring records or more were not sent: the broker was too slow for a stop", len(self._outbox))
 
     def _look(self, now_ms: int) -> None:
         self._count()
@@ -227,15 +233,21 @@ class Watch:
         self._outbox.extend((self._release, partial) for partial in partials)
 
     async def _publish(self) -> None:
+        """Sends what waits, many on their way at once: one after the other they would outlast a stop. What is refused waits on."""
         while self._outbox:
-            release, partial = self._outbox[0]
-            key = f"{partial.partition}".encode()
-            try:
-                await self._delivery.publish(self._topics.monitoring, key, to_record(partial, self._spec.pipeline.name, release), 0)
-            except BusError as refused:
-                log.warning("Monitoring records wait: %s", refused)
-                return
-            self._outbox.popleft()
+            first = [self._outbox.popleft() for _ in range(min(len(self._outbox), PUBLISHED_AT_ONCE))]
+            refused = await asyncio.gather(*(self._publish_one(*one) for one in first), return_exceptions=True)
+            self._outbox.extendleft(one for one, refusal in zip(first[::-1], refused[::-1], strict=True) if refusal is not None)
+            for refusal in refused:
+                if isinstance(refusal, BusError):
+                    log.warning("Monitoring records wait: %s", refusal)
+                    return
+                if refusal is not None:
+                    raise refusal
+
+    async def _publish_one(self, release: str, partial: Observations) -> None:
+        record = to_record(partial, self._spec.pipeline.name, release)
+        await self._delivery.publish(self._topics.monitoring, f"{partial.partition}".encode(), record, 0)
 
     def _merge_where_owned(self) -> None:
         """The owner of source partition 0 merges; whoever loses it stops."""
@@ -272,7 +284,7 @@ class Watch:
     async def _report(self, reports: list[DriftReport]) -> None:
         for report in reports:
             self.metrics.drift(report)
-            await self._delivery.publish(self._topics.monitoring, b"drift", to_json(report), 0)
+        await asyncio.gather(*(self._delivery.publish(self._topics.monitoring, b"drift", to_json(report), 0) for report in reports))
 
 
 def _merged(monitor: Monitor, found: list[Record], learned: tuple[str, Layout] | None, began_ms: int, now_ms: int) -> list[DriftReport]:
