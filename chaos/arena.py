@@ -59,7 +59,7 @@ class Arena:
         if setup.real:
             self.admin = Administration(setup.bootstrap)
         self._create()
-        self.feed = Feed(setup.bootstrap, self.events, self._stream(), real=setup.real)
+        self.feed = Feed(setup.bootstrap, self.events, self._stream())
         self.watch = self._watch()
 
     def __enter__(self) -> Self:

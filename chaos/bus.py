@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError as KafkaProblem
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from chaos.follow import QUIET, Spot, ends
@@ -51,12 +51,15 @@ def topics_of(namespace: str) -> dict[str, str]:
 
 
 class Feed:
-    """Sends a stream's records to the events topic, placed by their key as Java's clients do; waits out a broker that is away."""
+    """Sends a stream's records to the events topic, placed by their key as Java's clients do; waits out a broker that is away.
 
-    def __init__(self, bootstrap: str, topic: str, stream: Stream, *, real: bool = True) -> None:
-        """`real`: the broker knows idempotent producers; the embedded one is not asked for it."""
+    One request at a time keeps their order. What an outage makes it send twice is on the topic twice, and decided by its place. An
+    idempotent librdkafka (2.x) sends nothing any more after a broker was away for some ten seconds.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, stream: Stream) -> None:
         self._producer = Producer({
-            "bootstrap.servers": bootstrap, "enable.idempotence": real, "partitioner": "murmur2_random", "linger.ms": 2,
+            "bootstrap.servers": bootstrap, "max.in.flight": 1, "partitioner": "murmur2_random", "linger.ms": 2,
             "message.timeout.ms": 300_000, **QUIET,
         })  # fmt: skip
         self._topic, self._stream = topic, stream
@@ -146,6 +149,11 @@ class Administration:
         if len(found) < PARTITIONS:
             raise Stuck(f"the broker does not say where the partitions of {topic} end")
         return found
+
+    def undecided(self, topic: str) -> bool:
+        """Says whether a transaction is open on a topic: what nobody can read yet."""
+        spots = [(topic, number) for number in range(PARTITIONS)]
+        return ends(self._bootstrap, spots) != ends(self._bootstrap, spots, IsolationLevel.READ_UNCOMMITTED)
 
     def limit(self, topic: str, max_bytes: int | None) -> None:
         """Sets what the topic takes at once; None: the broker's default again."""

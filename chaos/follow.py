@@ -26,13 +26,13 @@ READ: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def ends(bootstrap: str, spots: Iterable[Spot]) -> dict[Spot, int]:
+def ends(bootstrap: str, spots: Iterable[Spot], isolation: IsolationLevel = IsolationLevel.READ_COMMITTED) -> dict[Spot, int]:
     """Gives where partitions end for a reader of committed records, asked by a client of its own; one without an answer is left out."""
     admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
     found: dict[Spot, int] = {}
     with suppress(KafkaException):
         latest = {TopicPartition(*spot): OffsetSpec.latest() for spot in spots}
-        asked = admin.list_offsets(latest, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ASK_S)
+        asked = admin.list_offsets(latest, isolation_level=isolation, request_timeout=ASK_S)
         for place, answer in asked.items():
             with suppress(KafkaException, TooLate):
                 found[place.topic, place.partition] = answer.result(2 * ASK_S).offset
