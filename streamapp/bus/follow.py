@@ -11,6 +11,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+from streamapp.bus.caught_up import CaughtUp
+from streamapp.bus.disconnect import disconnect
 from streamapp.bus.unreachable import unreachable
 from streamapp.core.errors import BusError
 
@@ -82,6 +84,10 @@ class Follower:
             raise _unread(failed) from failed
         return {place: end if later[place] is None else min(end, later[place].offset) for place, end in ends.items()}
 
+    def caught_up(self) -> CaughtUp:
+        """Gives what watches whether all of the topics is read, which it is now."""
+        return CaughtUp(self._consumer)
+
     async def behind(self, ends: Mapping[Any, int]) -> Mapping[Any, int]:
         """Gives how many offsets there are before each of `ends`. Raises BusError."""
         try:
@@ -147,7 +153,7 @@ async def follower(
     try:
         yield Follower(consumer, None if reached else since_ms)
     finally:
-        await consumer.stop()
+        await disconnect(consumer)
 
 
 def knows_times(consumer: AIOKafkaConsumer) -> bool:

@@ -18,7 +18,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from streamapp.bus.batch import columns
+from streamapp.bus.caught_up import CaughtUp, position
 from streamapp.bus.columns import fill
+from streamapp.bus.disconnect import disconnect
 from streamapp.bus.emit import LETTERS_BYTES_MAX, letters_by_segment
 from streamapp.bus.follow import knows_times
 from streamapp.bus.topics import Topics
@@ -32,8 +34,6 @@ log = logging.getLogger(__name__)
 COMPONENT = "labels"
 #: Labels taken in at once: while loading, and (about 4 ms) between two micro-batches.
 LOAD_ROWS, FOLLOW_ROWS = 5_000, 1_000
-#: Behind for so long, the copy is named in `degraded`.
-BEHIND_MAX_S = 10.0
 STALL_S = 30.0
 _POLL_MS = 200
 _AGAIN_S = 1.0
@@ -50,20 +50,21 @@ class LabelTopic:
         self.state = plan.new()
         self.rejected = 0
         self._fresh, self._behind = LabelRead(self.state), LabelRead(self.state, (Degraded(COMPONENT, "behind"),))
-        self._caught_up_at = time.monotonic()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest", retry_backoff_ms=20,
             fetch_max_wait_ms=_POLL_MS, **client,
         )  # fmt: skip
+        self._caught_up = CaughtUp(self._consumer)
 
     def read(self) -> LabelRead:
-        """Gives the copy, and `degraded` where it has been behind the topic for more than BEHIND_MAX_S."""
-        return self._fresh if time.monotonic() - self._caught_up_at < BEHIND_MAX_S else self._behind
+        """Gives the copy, and `degraded` where it has not held all of the topic for more than BEHIND_MAX_S."""
+        return self._behind if self._caught_up.behind else self._fresh
 
     @property
     def behind_records(self) -> int:
         """Records of the topic that this worker has not taken in yet, as far as the last answer of the broker tells."""
-        return sum(max(0, end - at) for end, at in map(self._position, self._consumer.assignment()))
+        places = [(place, position(self._consumer, place)) for place in self._consumer.assignment()]
+        return sum(max(0, (self._consumer.highwater(place) or 0) - at) for place, at in places if at is not None)
 
     async def load(self, told: Told = lambda what, share: None) -> None:
         """Takes in what the topic holds now. Raises BusError when it cannot be read or does not move for STALL_S."""
@@ -91,24 +92,26 @@ class LabelTopic:
                 told(COMPONENT, 1 - left / max(1, total))
         except (KafkaError, OSError) as failed:
             raise BusError(f"the labels on {self._topic} cannot be read: {failed!r}", "check it with `streamapp doctor`") from failed
-        self._caught_up_at = time.monotonic()
+        self._caught_up.now()
         told(COMPONENT, 1.0)
         log.info("%d labels known of %d events", self.state.new, len(self.state.book))
 
     async def run(self) -> None:
         """Follows until cancelled; what the broker refuses is asked for again, and the copy says that it is behind."""
+        await asyncio.gather(self._caught_up.run(), self._follow())
+
+    async def _follow(self) -> None:
         while True:
             try:
                 await self._take(FOLLOW_ROWS)
-                if not self.behind_records:
-                    self._caught_up_at = time.monotonic()
+                self._caught_up.look()
             except KafkaError as failed:
                 log.warning("Labels cannot be read, what is known of them is used: %r", failed)
                 await asyncio.sleep(_AGAIN_S)
 
     async def close(self) -> None:
         """Ends the connection."""
-        await self._consumer.stop()
+        await disconnect(self._consumer)
 
     async def _take(self, rows: int) -> int:
         found = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=rows)
@@ -118,13 +121,6 @@ class LabelTopic:
             self.rejected += len(labels.rejects)
             self.state.take(labels)
         return sum(map(len, segments))
-
-    def _position(self, place: TopicPartition) -> tuple[int, int]:
-        """Gives (end, position) as they are known without asking."""
-        state = self._consumer._subscription.subscription.assignment.state_value(place)
-        if state is None or not state.has_valid_position:
-            return 0, 0
-        return self._consumer.highwater(place) or 0, state.position
 
 
 class LabelLetters:
@@ -156,7 +152,7 @@ class LabelLetters:
                 log.warning("Bad labels wait for their dead letters: %r", failed)
                 await asyncio.sleep(_AGAIN_S)
             finally:
-                await consumer.stop()
+                await disconnect(consumer)
 
     async def _answer(self, segments: Sequence[Segment]) -> None:
         now_ms = time.time_ns() // 1_000_000

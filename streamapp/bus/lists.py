@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+from streamapp.bus.caught_up import CaughtUp
 from streamapp.bus.follow import Follower, Record, follower
 from streamapp.core.cascade import Degraded
 from streamapp.core.errors import BusError
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 COMPONENT = "lists"
 #: Records taken in between two micro-batches: about 4 ms.
 FOLLOW_ROWS = 500
-#: Behind for so long, the copy is named in `degraded`.
-BEHIND_MAX_S = 10.0
 STALL_S = 30.0
 _POLL_MS = 200
 _AGAIN_S = 1.0
@@ -39,13 +38,13 @@ class ListTopic:
         self.table, self.refused = plan.table(), 0
         self._topic, self._bootstrap, self._client = topic, bootstrap, client
         self._records: Follower
+        self._caught_up: CaughtUp
         self._opened = AsyncExitStack()
         self._behind = (Degraded(COMPONENT, "behind"),)
-        self._caught_up_at = time.monotonic()
 
     def read(self) -> tuple[ListTable, tuple[Degraded, ...]]:
-        """Gives the copy, and that it is behind where it could not be brought up to date for more than BEHIND_MAX_S."""
-        return self.table, () if time.monotonic() - self._caught_up_at < BEHIND_MAX_S else self._behind
+        """Gives the copy, and that it is behind where it has not held all of the topic for more than BEHIND_MAX_S; `load` comes first."""
+        return self.table, self._behind if self._caught_up.behind else ()
 
     async def load(self, told: Told = lambda what, share: None) -> None:
         """Takes in what the topic holds now. Raises BusError when it cannot be read or does not move for STALL_S."""
@@ -55,18 +54,19 @@ class ListTopic:
         async for found, share in whole(self._records, self._topic):
             self._take(found)
             told(COMPONENT, share)
-        self._caught_up_at = time.monotonic()
+        self._caught_up = self._records.caught_up()
         told(COMPONENT, 1.0)
         log.info("%d entries of lists, version %s", len(self.table), self.table.version)
 
     async def run(self) -> None:
         """Follows until cancelled; what the broker refuses is asked for again, and the copy says that it is behind."""
+        await asyncio.gather(self._caught_up.run(), self._follow())
+
+    async def _follow(self) -> None:
         while True:
             try:
-                found = await self._records.poll(_POLL_MS, FOLLOW_ROWS)
-                self._take(found)
-                if len(found) < FOLLOW_ROWS:
-                    self._caught_up_at = time.monotonic()
+                self._take(await self._records.poll(_POLL_MS, FOLLOW_ROWS))
+                self._caught_up.look()
             except BusError as failed:
                 log.warning("Lists cannot be read, what is known of them is used: %s", failed)
                 await asyncio.sleep(_AGAIN_S)

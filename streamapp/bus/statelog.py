@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.structs import TopicPartition
 
+from streamapp.bus.disconnect import disconnect
 from streamapp.bus.refused import not_taken
 from streamapp.bus.topics import Topics
 from streamapp.bus.unreachable import unreachable
@@ -147,15 +148,7 @@ async def log_reader(bootstrap: str, client: Mapping[str, Any]) -> AsyncIterator
     try:
         yield LogReader(consumer)
     finally:
-        await _stop(consumer)
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Stops a consumer. aiokafka's fetch task swallows a cancellation that meets it after a change of partitions."""
-    stopping = asyncio.ensure_future(consumer.stop())
-    while not (await asyncio.wait({stopping}, timeout=0.1))[0]:
-        consumer._fetcher._fetch_task.cancel()
-    await stopping
+        await disconnect(consumer)
 
 
 def trimming(bootstrap: str, topics: Topics, client: Mapping[str, Any]) -> Callable[[int, int], Awaitable[None]]:
@@ -224,7 +217,7 @@ async def start_over(
             "stop its workers and wait until their session is over (10 s), then try again",
         ) from refused
     finally:
-        await _stop(consumer)
+        await disconnect(consumer)
     for number, start in positions.items():
         record = await beginning(reader, topics, number, start, 0, count, kind="reset")
         try:

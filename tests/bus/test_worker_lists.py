@@ -11,11 +11,9 @@ import pytest
 
 from streamapp.bus.feed import feeder
 from streamapp.bus.follow import Follower, follower
-from streamapp.bus.lists import BEHIND_MAX_S, ListTopic
 from streamapp.bus.topics import Topics, create_topics
 from streamapp.cli.children import Child, Children
 from streamapp.config import load_pipeline
-from streamapp.control.release import assemble
 from streamapp.core.lists_entry import encode, entry_of
 from streamapp.core.spec import PipelineSpec
 
@@ -148,12 +146,3 @@ async def test_a_worker_follows_the_lists_and_names_their_version(broker: str, n
                 await ground.send(user="somebody", amount=amount)
                 assert (await ground.next(decisions, children))["verdict"] == route, "the exact limit, through a worker"
         assert running.stop(12.0) == 0, running.last_words()
-
-
-async def test_a_copy_that_is_behind_is_named() -> None:
-    lists = assemble(load_pipeline("payments"), {}, b"test-key-of-16-b").lists
-    assert lists is not None
-    topic = ListTopic(lists, "t", "127.0.0.1:1", {})
-    assert topic.read() == (topic.table, ())
-    topic._caught_up_at = time.monotonic() - BEHIND_MAX_S - 1
-    assert [(one.component, one.cause) for one in topic.read()[1]] == [("lists", "behind")]
