@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightgbm
@@ -26,7 +27,7 @@ from streamapp.core.errors import ConfigError
 from streamapp.core.events import Segment
 from streamapp.core.explain import Reason
 from streamapp.core.outcome import Outcome
-from streamapp.core.route import APPROVE, BLOCK, REVIEW, ROUTE_NAMES
+from streamapp.core.route import APPROVE, BLOCK, ROUTE_NAMES
 from streamapp.core.schema import reason_codes
 from streamapp.core.spec import PipelineSpec, ReasonsSection
 from streamapp.core.trees import Trees
@@ -148,14 +149,29 @@ def test_only_the_first_rows_are_tried_and_the_rest_keep_their_reasons(trees: Tr
     assert sum(bool(changes_of(outcome.reasons[row])) for row in held) <= 3 and all(outcome.reasons[row] for row in held)
 
 
-def test_cuts_by_cost_and_a_moved_base_rate_are_searched_with(trees: Trees) -> None:
-    costs = CostsSection(miss_share=1.0, false_alarm=6.0, review=3.0, amount="amount")
-    spec = msgspec.structs.replace(
-        SPEC, rules=(), costs=costs, thresholds=msgspec.structs.replace(SPEC.thresholds, approve="cost", block="cost")
-    )
-    outcome, _ = decided(spec, {"fast": model_of(trees)}, lines(1200))
-    assert {APPROVE, REVIEW, BLOCK} <= set(outcome.route.tolist())
-    assert any(changes_of(reasons) for reasons in outcome.reasons)
+@pytest.mark.parametrize("costs", [None, CostsSection(miss=30.0, false_alarm=6.0, review=3.0)], ids=["cuts of the card", "cuts by cost"])
+def test_cuts_by_cost_and_a_moved_base_rate_are_searched_with(trees: Trees, costs: CostsSection | None) -> None:
+    trained, live = 0.3, 0.2
+    cuts = (APPROVE_CUT, BLOCK_CUT) if costs is None else (3.0 / 30.0, (6.0 - 3.0) / 6.0)
+    said = {} if costs is None else {"approve": "cost", "block": "cost"}
+    thresholds = msgspec.structs.replace(SPEC.thresholds, base_rate=live, **said)
+    spec = msgspec.structs.replace(SPEC, rules=(), costs=costs, thresholds=thresholds)
+    model = model_of(trees)
+    model = replace(model, card=msgspec.structs.replace(model.card, base_rate=trained))
+    outcome, serving = decided(spec, {"fast": model}, lines(1200))
+    rows = outcome.features.values[:, serving.features.places(NAMES)]
+
+    def moved(row: int, name: str, value: float) -> float:
+        return float(at_base_rate(np.array([believed(trees, rows[row], name, value)]), trained, live)[0])
+
+    told = [(row, reason) for row, reasons in enumerate(outcome.reasons) for reason in changes_of(reasons)]
+    for row, reason in told:
+        route = ROUTE_NAMES.index(reason.code.removeprefix("counterfactual_"))
+        assert reason.feature is not None and isinstance(reason.limit, float)
+        assert moved(row, reason.feature, reason.limit) < cuts[route]
+        if reason.feature == "amount":
+            assert moved(row, "amount", reason.limit + 0.02) >= cuts[route], "the nearest value"
+    assert len(told) > 0.5 * (outcome.route != APPROVE).sum() and "amount" in {reason.feature for _, reason in told}
 
 
 @pytest.mark.parametrize(
