@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import signal
 import time
 from typing import Any
@@ -18,6 +20,7 @@ from streamapp.cli.children import Children
 from streamapp.core.features.profile import USER_FEATURES
 from streamapp.core.profiles import ProfilePlan
 from tests.redis_server import Server
+from tests.worker_pages import address_of, page
 
 pytestmark = pytest.mark.redis
 DEADLINE_S = 60
@@ -49,6 +52,16 @@ async def decision_of(user: str, number: int, events: Feeder, decisions: Followe
                 return found
 
 
+async def age_of_profiles(address: str) -> float:
+    """Scrapes until the worker tells how old its profiles are."""
+    gauge = re.compile(r'^streamapp_feature_age_seconds\{.*feature_set="profile".*\} (\S+)$', re.MULTILINE)
+    give_up = time.monotonic() + DEADLINE_S
+    while not (found := gauge.search(page(address, "/metrics")[1])):
+        assert time.monotonic() < give_up, "no streamapp_feature_age_seconds"
+        await asyncio.sleep(0.05)
+    return float(found[1])
+
+
 async def test_profiles_are_in_the_decisions_and_a_redis_that_hangs_is_named(
     embedded: str, server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +84,8 @@ async def test_profiles_are_in_the_decisions_and_a_redis_that_hangs_is_named(
             unknown = await decided("ben", 2)
             assert unknown["degraded"] == [] and unknown["features"]["account_age_days"] == 30
             assert all(unknown["features"][f"{name}_missing"] for name in USER_FEATURES)
+            age_s = await age_of_profiles(address_of(running))
+            assert abs(age_s - (time.time() - EVENT_MS / 1000)) < DEADLINE_S, "since the load, as the load says"
             server.send(signal.SIGSTOP)
             hung = await decided("carl", 3)
             assert hung["degraded"] == [{"component": "redis", "cause": "profiles:timeout"}]
