@@ -37,6 +37,7 @@ from streamapp.core.predictions import Predictions
 from streamapp.core.route import ROUTE_NAMES
 from streamapp.core.rules import compile_rules
 from streamapp.core.ruling import vocabulary
+from streamapp.core.schema import event_version
 from streamapp.core.shared import SharedPlan, SharedRead, SharedState
 from streamapp.core.spec import PipelineSpec
 from streamapp.core.state import Remembered, StatePlan
@@ -118,6 +119,7 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes,
                 *unlearned,
             ]
         ),
+        schema=event_version(spec),
         features=features.hash[:12],
         rules=rules.version[:12],
         models={name: f"{model.card.name}/{model.card.version}" for name, model in learned}

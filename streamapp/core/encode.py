@@ -30,6 +30,7 @@ class Versions(msgspec.Struct, frozen=True, gc=False):
     """Which version of each part decided; equal versions, state and event give an equal verdict."""
 
     release: str
+    schema: str  #  of the events
     features: str
     rules: str
     models: dict[str, str]
@@ -78,11 +79,17 @@ class VerdictEncoder:
         return woven(len(outcome.plan), [*parts, b"}"])
 
     def decisions(self, outcome: Outcome, verdicts: Texts) -> Texts:
-        """Gives each verdict with the shadow rules that hit, its features by name and, where there is text, its sha256 (never the text)."""
+        """Gives each verdict with the shadow rules that hit, the id of its schema where a frame said one, and its features by name.
+
+        Where there is text, its sha256 is added (never the text).
+        """
         if outcome.hits.shadow_codes:
             codes, hit = outcome.hits.shadow_codes, outcome.hits.shadow
             told = _where([[*compress(codes, row)] for row in hit.tolist()])
             verdicts = woven(len(verdicts), [Texts.of([verdict[:-1] for verdict in verdicts]), b',"shadow_rules":', told, b"}"])
+        if outcome.plan.schema_id is not None:
+            ids = [b"" if one < 0 else b',"schema_id":%d' % one for one in outcome.plan.schema_id.tolist()]
+            verdicts = woven(len(verdicts), [Texts.of([verdict[:-1] for verdict in verdicts]), Texts.of(ids), b"}"])
         if self._text_field is None:
             return self._features.within(verdicts, 1, b',"features":', outcome.features.values, b"", Texts.nothing(len(verdicts)), b"}")
         texts = outcome.plan.encoded(self._text_field)

@@ -5,6 +5,7 @@ All of it is derived from the pipeline file and from the closed lists in the cod
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,8 +42,13 @@ def export(spec: PipelineSpec) -> dict[str, str]:
         **({"label.v1.json": label_schema(spec)} if LabelPlan(spec).stores else {}),
         "dead-letter-headers.v1.json": dead_letter_headers_schema(),
     }
-    files = {f"{name}/{file}": json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for file, schema in schemas.items()}
+    files = {f"{name}/{file}": _text(schema) for file, schema in schemas.items()}
     return files | {f"{name}/asyncapi.yaml": asyncapi(spec)}
+
+
+def event_version(spec: PipelineSpec) -> str:
+    """Gives the version of the events' schema: that of its name, and the first 12 digits of the sha256 of event.v1.json as exported."""
+    return f"1/{hashlib.sha256(_text(event_schema(spec)).encode()).hexdigest()[:12]}"
 
 
 def event_schema(spec: PipelineSpec) -> Schema:
@@ -79,6 +85,10 @@ def label_schema(spec: PipelineSpec) -> Schema:
     schema |= {**_head(spec, "label", f"Label of {spec.pipeline.name}", said)}
     schema["required"] = ["event_id", time_field, *schema["required"]]
     return schema
+
+
+def _text(schema: Schema) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _time(unit: str) -> Schema:
@@ -157,7 +167,7 @@ def verdict_properties(spec: PipelineSpec) -> Schema:
         "stages": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}, "description": "Milliseconds per stage"},
         "versions": _object(
             {
-                "release": _VERSION, "features": _VERSION, "rules": _VERSION, "models": _VERSION_BY_TIER,
+                "release": _VERSION, "schema": _VERSION, "features": _VERSION, "rules": _VERSION, "models": _VERSION_BY_TIER,
                 "calibration": _VERSION_BY_TIER, "thresholds": _VERSION, "arm": {"type": ["string", "null"]},
                 **({"lists": _VERSION} if spec.lists else {}),
             }
@@ -208,10 +218,12 @@ def decision_schema(spec: PipelineSpec) -> Schema:
     if shadows:
         told = "Rules in shadow that would have hit; they decide nothing"
         added["shadow_rules"] = {"type": "array", "items": {"enum": shadows}, "uniqueItems": True, "description": told}
+    framed = "The id in Confluent's frame, where the event came in one"
+    added["schema_id"] = {"type": "integer", "minimum": 0, "description": framed}
     again = "The verdict was out before a crash; the features are those of deciding the event again, which its verdict may not be made from"
     added["decided_again"] = {"const": True, "description": again}
     head = _head(spec, "decision", f"Decision record of {spec.pipeline.name}", "A verdict and the named feature values it was made from.")
-    return {**head, **_object({**schema["properties"], **added}, ("decided_again",))}
+    return {**head, **_object({**schema["properties"], **added}, ("schema_id", "decided_again"))}
 
 
 def dead_letter_headers_schema() -> Schema:

@@ -22,7 +22,7 @@ from streamapp.core.outcome import Outcome
 from streamapp.core.route import APPROVE, BLOCK
 from streamapp.core.rules import RuleHits
 
-VERSIONS = Versions("rel", "feat", "rules", {"fast": "m/1"}, {"fast": "cal"}, "cuts")
+VERSIONS = Versions("rel", "1/events", "feat", "rules", {"fast": "m/1"}, {"fast": "cal"}, "cuts")
 NAMES = ("char_count", "url_count")
 FEATURES = [
     FeatureDef(name=name, version=1, description="", created_at="", tags=(), low=0.0, high=9e9, whole=name == "url_count") for name in NAMES

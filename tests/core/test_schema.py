@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from streamapp.core.encode import COLUMNS
 from streamapp.core.schema import event_schema, export, reason_codes, verdict_properties, verdict_schema
 from streamapp.core.spec import VerdictSection
 from tests.core.decode_cases import DECODER, decide, segment
+from tests.line import answers, serving_of
+from tests.line import segment as line_segment
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 SPEC = load_pipeline("messages")
@@ -28,8 +31,8 @@ VERDICT: dict[str, Any] = {
     "reasons": [{"code": "many_urls", "text": "contains 3 links", "feature": "url_count", "value": 3.0, "limit": 2.0},
                 {"code": "model_word_ngrams", "text": "the words used", "weight": 1.5}],
     "stages": {"features": 0.2},
-    "versions": {"release": "r", "features": "f", "rules": "r", "models": {"fast": "messages/1"}, "calibration": {"fast": "c"},
-                 "thresholds": "t", "arm": None, "lists": "0-0"},
+    "versions": {"release": "r", "schema": "1/e", "features": "f", "rules": "r", "models": {"fast": "messages/1"},
+                 "calibration": {"fast": "c"}, "thresholds": "t", "arm": None, "lists": "0-0"},
     "degraded": [{"component": "model:heavy", "cause": "deadline"}],
     "flags": ["truncated"], "source": {"topic": "t", "partition": 0, "offset": 9},
 }  # fmt: skip
@@ -135,3 +138,15 @@ def test_asyncapi_names_the_topics_that_are_created() -> None:
     assert {f"messages/{name}" for name in referred} <= set(FILES)
     for operation in document["operations"].values():
         assert operation["channel"]["$ref"].removeprefix("#/channels/") in document["channels"]
+
+
+def test_verdicts_name_the_events_schema_and_decisions_the_id_that_a_frame_said() -> None:
+    plain, framed = b'{"user_id":"u","text":"a"}', b'\0\0\0\1\xf4{"user_id":"u","text":"b"}'
+    digest = hashlib.sha256((SCHEMAS / "messages" / "event.v1.json").read_bytes()).hexdigest()
+    some = answers(serving_of(), [line_segment([plain, framed])])
+    assert [one["versions"]["schema"] for one in some.values()] == [f"1/{digest[:12]}"] * 2, "that of the file that is shipped"
+    assert [one.get("schema_id") for one in some.values()] == [None, 500]
+    schema = json.loads(FILES["messages/decision.v1.json"])
+    for one in (*some.values(), *answers(serving_of(), [line_segment([plain])]).values()):
+        jsonschema.validate(one, schema)
+    assert "schema_id" not in answers(serving_of(), [line_segment([plain])])[0, 0]
