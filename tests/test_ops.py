@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from streamapp.adapters.metrics import DEFINITIONS
+from streamapp.cli.profiles import PERIOD
+from streamapp.core.velocity import duration_ms
 
 OPS = Path(__file__).resolve().parent.parent / "ops"
 #: Labels that Prometheus adds.
@@ -72,3 +74,13 @@ def test_every_metric_is_shown_or_alerted() -> None:
     """A metric nobody looks at is a cost: each stands in an alert or on the dashboard."""
     used = {series()[name] for _, expression in expressions() for name, _ in _SERIES.findall(expression) if name in series()}
     assert set(DEFINITIONS) - used == set()
+
+
+def test_profiles_are_late_two_hours_after_a_load_was_due() -> None:
+    (rule,) = (
+        rule for group in yaml.safe_load((OPS / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+        if rule["alert"] == "StreamappFeaturesOld"
+    )  # fmt: skip
+    late_s = duration_ms(PERIOD) // 1000 + 2 * 3600
+    assert f'streamapp_feature_age_seconds{{feature_set="profile"}}) > {late_s}' in rule["expr"]
+    assert 'streamapp_feature_age_seconds{feature_set!="profile"}) > 7200' in rule["expr"], "any other set, after two hours"
