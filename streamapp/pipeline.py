@@ -97,6 +97,6 @@ def deciding(
     lap("explain")
     return Outcome(
         plan, features, hits, scores.score, scores.probability, scores.threshold, route, decided_by, reasons,
-        (*read.degraded, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
+        (*read.degraded, *serving.absent, *scores.degraded), now_ms, stage_ms, remembered.steps, shared.written,
         None if lookup is None else lookup.version, scores.labels, scores.uses, scores.first,
     )  # fmt: skip

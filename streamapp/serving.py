@@ -56,6 +56,7 @@ class Serving:
     normals: Normals | None = None  #              of the entities, where the pipeline declares them
     counterfactuals: Counterfactuals | None = None
     costs: Costs | None = None  #                  where a cut goes by cost
+    absent: tuple[cascade.Degraded, ...] = ()  #   tiers whose model is not there, where others are: every verdict names them
 
     @property
     def waits(self) -> bool:

@@ -18,6 +18,7 @@ from streamapp.control.cascade import tiers_of
 from streamapp.control.languages import load_language
 from streamapp.control.rehearsal import rehearse
 from streamapp.core.card import Card, Scaler
+from streamapp.core.cascade import NO_MODEL, Degraded
 from streamapp.core.costs import Costs
 from streamapp.core.counterfactual import Counterfactuals
 from streamapp.core.decode import Decoder
@@ -162,7 +163,14 @@ def assemble(spec: PipelineSpec, models: Mapping[str, Model], entity_key: bytes,
         costs=None if spec.costs is None else Costs(spec.costs),
         predictions=_predictions(spec, versions.release),
         explains="reasons" in _verdict_fields(spec, features).values(),
+        absent=_absent(spec, tiers),
     )
+
+
+def _absent(spec: PipelineSpec, tiers: Sequence[Tier]) -> tuple[Degraded, ...]:
+    """Of a release, not of a micro-batch: what is told of an event does not hang on what came with it. None at all: the cascade says so."""
+    there = {tier.name for tier in tiers}
+    return tuple(Degraded(f"model:{one.name}", NO_MODEL) for one in spec.tiers if there and one.name not in there)
 
 
 def _predictions(spec: PipelineSpec, release: str) -> Predictions | None:

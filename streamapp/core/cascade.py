@@ -23,7 +23,9 @@ __all__ = ["NO_TIER", "Answer", "Degraded", "Question", "Scorer", "Scores", "Tie
 T = TypeVar("T")
 NO_TIER = -1
 _NOBODY = UNDECIDED  # and NO_TIER: both columns begin with the same number
-#: Causes in `degraded` beside the names of exceptions: rows or time ran out, an earlier call is still under way, no number came back.
+#: Causes in `degraded` beside the names of exceptions: there is no model, of one tier or of all; rows or time ran out, an earlier call is
+#: still under way, no number came back.
+NO_MODEL = "none"
 ROW_BUDGET, TIME_BUDGET, BUSY, NOT_A_NUMBER = "row_budget", "time_budget", "busy", "not_a_number"
 Clock = Callable[[], float]
 
@@ -117,7 +119,7 @@ def scoring(
     numbers, places = np.full((3, n), np.nan), np.full((2, n), _NOBODY, np.int8)
     result = Scores(numbers[0], numbers[1], numbers[2], places[0], places[1], [])
     if not tiers:
-        result.degraded.append(Degraded("model", "none"))
+        result.degraded.append(Degraded("model", NO_MODEL))
     todo: Rows = np.flatnonzero(open_rows)
     several = len(tiers) > 1
     for place, tier in enumerate(tiers):

@@ -66,9 +66,20 @@ def test_what_the_fast_tier_is_unsure_of_is_decided_and_told_by_the_heavy_one(se
         assert {"tier:sieve", "tier:fast", "tier:heavy"} <= set(one["stages"])
 
 
-@pytest.mark.parametrize("there", [("messages",), ("messages_sieve", "messages")])
-def test_without_the_other_models_those_that_are_there_decide(tmp_path: Path, there: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("there", [("messages",), ("messages_sieve", "messages"), ("messages_sieve",)])
+def test_without_the_other_models_those_that_are_there_decide_and_every_verdict_names_the_others(
+    tmp_path: Path, there: tuple[str, ...]
+) -> None:
     for name in there:
         (tmp_path / name).symlink_to(MODELS / name)
     alone = load_serving(load_pipeline("messages_cascade"), tmp_path, b"test-key-of-16-b", load_model, latest_version)
-    assert {one["decided_by"] for one in verdicts(alone, (*FRIENDLY, *UNWANTED))} <= {"sieve", "fast"}
+    found = verdicts(alone, (*FRIENDLY, *UNWANTED))
+    assert {one["decided_by"] for one in found} <= {"sieve", "fast", "rule", "default"}
+    missing = [tier.name for tier in alone.spec.tiers if tier.model not in there]
+    assert all(one["degraded"] == [{"component": f"model:{name}", "cause": "none"} for name in missing] for one in found)
+
+
+def test_where_every_model_is_there_none_is_missed_and_where_none_is_there_it_is_told_once(serving: Serving, tmp_path: Path) -> None:
+    assert {str(one["degraded"]) for one in verdicts(serving, FRIENDLY)} == {"[]"}
+    empty = load_serving(load_pipeline("messages_cascade"), tmp_path, b"test-key-of-16-b", load_model, latest_version)
+    assert {str(one["degraded"]) for one in verdicts(empty, FRIENDLY)} == {str([{"component": "model", "cause": "none"}])}
