@@ -50,13 +50,14 @@ Examples:
 @json_output
 def check(settings: Settings, as_json: bool) -> None:
     """Check settings, a pipeline file with its rules' examples, and its model; all mistakes of a file are told at once."""
+    from streamapp.cli.absent import absent, without
     from streamapp.cli.say import say, warn
     from streamapp.cli.serve import load
     from streamapp.config import load_pipeline
 
     serving = load(settings, load_pipeline(settings.pipeline))
     spec = serving.spec
-    for sentence in settings.warnings():
+    for sentence in (*settings.warnings(), *without(settings, serving)):
         warn(sentence)
     models = list(serving.versions.models.values())
     found = {
@@ -65,6 +66,7 @@ def check(settings: Settings, as_json: bool) -> None:
         "features": len(serving.features.names),
         "rules": len(spec.rules),
         "models": models,
+        "absent": [tier.model for tier in absent(serving)],
     }
     served = "model " + ", ".join(models) if models else "no model: rules decide alone"
     words = f"Pipeline {spec.pipeline.name} is right: {found['features']} features, {found['rules']} rules with their examples, {served}."

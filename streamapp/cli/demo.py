@@ -60,11 +60,13 @@ def command(settings: Settings, as_json: bool, **wanted: Any) -> None:
     (three kinds of fraud, garbage, labels when they are told), and shows throughput, latency, verdicts, dead letters and drift. Ends with
     the figures and fails unless events = verdicts + dead letters.
     """
+    from streamapp.cli.absent import check_directory
     from streamapp.cli.demo_report import figures, report
     from streamapp.cli.demo_source import GENERATED, no_generator
     from streamapp.config import load_pipeline
 
     wish = Wish(load_pipeline(settings.pipeline), quiet=as_json, **wanted)
+    check_directory(settings)
     if wish.source is None and wish.spec.pipeline.name not in GENERATED:
         raise no_generator(wish.spec.pipeline.name)
     with Children() as children:

@@ -85,6 +85,7 @@ def _settings(settings: Settings) -> Iterator[Row]:
 
 
 def _pipeline(settings: Settings) -> Iterator[Row]:
+    from streamapp.cli.absent import absent, without
     from streamapp.cli.serve import load
     from streamapp.config import load_pipeline
 
@@ -94,9 +95,9 @@ def _pipeline(settings: Settings) -> Iterator[Row]:
     if serving.tiers:
         models = ", ".join(serving.versions.models.values())
         yield Row("model", "ok", f"{models}: hash, names, shapes and smoke test are right")
-    if len(serving.tiers) < len(spec.tiers):
-        absent = ", ".join(tier.model or tier.name for tier in spec.tiers if tier.name not in {loaded.name for loaded in serving.tiers})
-        yield Row("model", "warn", f"no {absent}: rules decide alone", f"streamapp train {spec.pipeline.name} --data FILE, or set --models")
+    alone = ", ".join(tier.model or tier.name for tier in absent(serving))
+    for sentence in without(settings, serving) or ([f"no {alone}: rules decide alone"] if alone else []):
+        yield Row("model", "warn", sentence, f"streamapp train {spec.pipeline.name} --data FILE, or set --models")
 
 
 def _schemas(settings: Settings) -> Iterator[Row]:

@@ -65,8 +65,10 @@ def command(
     Answers are kept in a temporary file meanwhile, about 1 KB each, 3 KB with features.
     """
     from streamapp.bus.topics import Topics
+    from streamapp.cli.absent import without
     from streamapp.cli.progress import Progress
     from streamapp.cli.replay_words import tell
+    from streamapp.cli.say import warn
     from streamapp.cli.score_stores import StoresOfScore
     from streamapp.cli.serve import load
     from streamapp.config import load_pipeline
@@ -76,6 +78,8 @@ def command(
         raise click.UsageError("--warm-up is how long before --from to begin; give --from as well.")
     since_ms = None if warm_up is None or from_ms is None else from_ms - duration_ms(warm_up)
     serving = load(settings, load_pipeline(settings.pipeline))
+    for sentence in without(settings, serving):
+        warn(sentence)
     topics = Topics(settings.namespace or serving.spec.namespace, events=settings.events_topic)
     if output is None and not compare:
         output = sys.stdout.buffer

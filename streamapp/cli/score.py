@@ -56,14 +56,18 @@ def command(
     A line is answered by its verdict, or by an object with `dead_letter` that says what is wrong with it. Decisions are those a worker
     makes: the same code under the same model; labels and what is on the lists come from files here.
     """
+    from streamapp.cli.absent import without
     from streamapp.cli.known import Known
     from streamapp.cli.lines import chunks, key_of
     from streamapp.cli.progress import Progress
+    from streamapp.cli.say import warn
     from streamapp.cli.score_stores import StoresOfScore
     from streamapp.cli.serve import load
     from streamapp.config import load_pipeline
 
     serving = load(settings, load_pipeline(settings.pipeline))
+    for sentence in without(settings, serving):
+        warn(sentence)
     key, known = serving.spec.pipeline.key, Known(serving, labels, lists)
     first = 0
     state, shared = serving.state.new(), serving.shared.new()

@@ -35,6 +35,7 @@ from streamapp.bus.statelog import check_log, log_reader, trimming
 from streamapp.bus.topics import DECLARED, Topics
 from streamapp.bus.transactions import ExactlyOnce
 from streamapp.cli import address_space
+from streamapp.cli.absent import check_directory, without
 from streamapp.cli.warming import warm_up
 from streamapp.cli.watching import Watch
 from streamapp.config import Settings, fail_point, models_directory
@@ -64,6 +65,7 @@ async def serve(settings: Settings, spec: PipelineSpec) -> None:
     namespace = settings.namespace or spec.namespace
     topics = Topics(namespace, events=settings.events_topic)
     serving = load(settings, spec)
+    _warn(settings, serving)
     warm_up(serving)
     _calm_collector()
     _keep_memory()
@@ -173,6 +175,7 @@ def _fail_point() -> Reached:
 
 def load(settings: Settings, spec: PipelineSpec) -> pipeline.Serving:
     """Gives the Serving of the settings' models directory. Raises ModelRejected, ConfigError."""
+    check_directory(settings)
     if address_space.counted():
         growing.reserve_nothing()
     return load_serving(spec, models_directory(settings), settings.entity_key.encode(), load_model, latest_version, settings.language)
@@ -204,9 +207,15 @@ async def swap_models(line: Line, watch: Watch, settings: Settings, spec: Pipeli
     except StreamappError as refused:
         log.warning("Models were not swapped, %s stays: %s", line.serving.release, refused)
         return
+    _warn(settings, serving)
     log.info("Release %s serves instead of %s", serving.release, line.serving.release)
     line.serving = serving
     watch.serves(serving)
+
+
+def _warn(settings: Settings, serving: pipeline.Serving) -> None:
+    for sentence in without(settings, serving):
+        log.warning("%s", sentence)
 
 
 def _calm_collector() -> None:

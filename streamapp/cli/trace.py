@@ -39,8 +39,10 @@ def command(source: IO[bytes], settings: Settings, top: int, as_json: bool, labe
     """
     import orjson
 
+    from streamapp.cli.absent import without
     from streamapp.cli.known import Known
     from streamapp.cli.lines import key_of
+    from streamapp.cli.say import warn
     from streamapp.cli.score import reading
     from streamapp.cli.score_stores import StoresOfScore
     from streamapp.cli.serve import load
@@ -52,6 +54,8 @@ def command(source: IO[bytes], settings: Settings, top: int, as_json: bool, labe
         raise ConfigError("there is no event to trace: the input is empty", "give a file with one JSON object")
     spec = load_pipeline(settings.pipeline)
     serving = load(settings, spec)
+    for sentence in without(settings, serving):
+        warn(sentence)
     known, now_ms, key = Known(serving, labels, lists), time.time_ns() // 1_000_000, key_of(value, spec.pipeline.key)
     with StoresOfScore(settings, serving, risk_cache=False) as stores:
         shared = serving.shared.new()
