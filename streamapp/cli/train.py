@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streamapp.control.fit import Recipe
     from streamapp.control.sieve import SieveRecipe
     from streamapp.control.train import TrainingReport
+    from streamapp.core.card import Card
     from streamapp.core.spec import PipelineSpec
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -116,7 +117,23 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
             raise
         # LightGBM's wheel comes without the OpenMP library that it needs.
         raise ConfigError(f"LightGBM cannot be loaded: {unloaded}", "install it (Debian: apt-get install libgomp1)") from unloaded
-    _tell(report, as_json=as_json)
+    _tell(report, _why_not(spec, models_directory(settings), report.card), as_json=as_json)
+
+
+def _why_not(spec: PipelineSpec, models: Path, card: Card) -> str:
+    """Gives why a worker of this pipeline does not serve the version, and which one it does; nothing where it serves it."""
+    from streamapp.adapters.models import latest_version
+
+    asking = [tier for tier in spec.tiers if tier.model == card.name]
+    if not asking:
+        return f"no tier of pipeline {spec.pipeline.name} asks for model {card.name}"
+    newest = latest_version(models, card.name)
+    if card.version in [tier.version or newest for tier in asking]:
+        return ""
+    tier = asking[0]
+    if tier.version is not None:
+        return f"version {tier.version} is served, which tier {tier.name} names"
+    return f"version {newest} is served, which counts as newer; name {card.version} as `version` of tier {tier.name}"
 
 
 def _train_linear(
@@ -200,7 +217,7 @@ def _stages() -> Iterator[Callable[[str, float], None]]:
         yield advance
 
 
-def _tell(report: TrainingReport, *, as_json: bool) -> None:
+def _tell(report: TrainingReport, why_not: str, *, as_json: bool) -> None:
     import msgspec
 
     card = report.card
@@ -211,6 +228,7 @@ def _tell(report: TrainingReport, *, as_json: bool) -> None:
             "metrics": card.metrics,
             "block": card.block,
             "approve": card.approve,
+            "served": not why_not,
         }
         click.echo(msgspec.json.encode(found))
         return
@@ -255,4 +273,4 @@ def _tell(report: TrainingReport, *, as_json: bool) -> None:
         warn(f"{name} alone tells the classes apart (AUC {area:g}): does it know the answer?")
     for reason, count in report.left_out.items():
         console.print(f"[dim]left out: {count:,} {reason.replace('_', ' ')}[/]")
-    console.print(f"[bold green]written to {report.directory}[/]; a worker that gets SIGHUP loads it")
+    console.print(f"[bold green]written to {report.directory}[/]; {why_not or 'a worker that gets SIGHUP loads it'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from streamapp.control.smoke import smoke_examples
 from streamapp.core.card import Calibration, Card
 from streamapp.core.errors import ConfigError, ModelRejected
 from streamapp.core.spec import PipelineSpec
+from streamapp.core.tier_spec import VERSION
 from streamapp.core.trees import Trees
 from streamapp.core.vectorise import Inputs
 
@@ -103,8 +105,12 @@ def version_directory(spec: PipelineSpec, models: Path, version: str | None, tie
     """Gives the name of the model that `tier` asks for, without one the first tier's that has a model, and where its version will stand.
 
     The pipeline's name where no tier has a model, the next free number where no version is named. Raises ConfigError for a tier that is
-    not there or has no model, ModelRejected where the version exists.
+    not there or has no model and for a name that no version can have, ModelRejected where the version exists.
     """
+    if version is not None and not re.match(VERSION, version):
+        raise ConfigError(
+            f"{version!r} is no name of a version", "take letters, digits, `.`, `_` and `-`, a letter or digit first, 63 at most"
+        )
     named = [(one.name, one.model) for one in spec.tiers if one.model is not None and tier in (None, one.name)]
     if tier is not None and not named:
         known = ", ".join(one.name for one in spec.tiers if one.model is not None)

@@ -18,6 +18,8 @@ RouteName = Literal["approve", "review", "block"]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 #: "card": what the model's card promises; "cost": what `[costs]` makes cheapest, row by row; "never": this tier does not decide so.
 Cut = Literal["card", "cost", "never"] | Probability
+#: What a version may be called: the name of a directory that is seen and lies in its model's.
+VERSION = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
 TIME_MS_MAX = 400
 """A rebalance waits for micro-batches in flight (`revoke_wait_ms`), and the group with it: a tier has answered soon, or is passed over."""
 
@@ -42,7 +44,7 @@ class TierSpec(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")] | None = None
     expression: Text | None = None  #   over features and number fields; gives the probability
     callable: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")] | None = None  # "module:name"; gives probabilities
-    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")] | None = None
+    version: Annotated[str, Meta(pattern=VERSION)] | None = None
     reads: tuple[Text, ...] = ()  #     fields and features a callable is given
     approve: Cut | None = None  #       None: as [thresholds] says
     review: Probability | None = None

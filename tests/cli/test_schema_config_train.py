@@ -60,12 +60,25 @@ def test_a_model_is_trained_from_labelled_lines_and_serves(call, tmp_path: Path)
     answer = call("train", "messages", "--data", str(data), *models, "--json")
     assert answer.exit_code == 0, answer.output
     found = json.loads(answer.stdout)
-    assert found["version"] == "1"
+    assert found["version"] == "1" and found["served"]
     assert (Path(found["directory"]) / "model.onnx").is_file()
     assert json.loads(call("config", "check", *models, "--json").stdout)["models"] == ["messages/1"]
     again = call("train", "messages", "--data", str(data), *models, "--version", "1")
     assert again.exit_code == 2
     assert "immutable" in again.stderr
+    older = call("train", "messages", "--data", str(data), *models, "--version", "candidate")
+    assert older.exit_code == 0 and "version 1 is served, which counts as newer" in " ".join(older.stdout.split())
+    assert "SIGHUP" not in older.stdout
+
+
+@pytest.mark.parametrize("version", ["../../escaped", ".hid", "a/b", "", "x" * 64, "1\n"])
+def test_a_version_that_would_lie_elsewhere_or_be_overlooked_is_refused(call, tmp_path: Path, version: str) -> None:
+    data, models = tmp_path / "labelled.jsonl", tmp_path / "models"
+    data.write_text('{"user_id": "u", "text": "hello", "label": "ham"}\n')
+    pytest.importorskip("sklearn", reason="training needs the train extra")
+    answer = call("train", "messages", "--data", str(data), "--models", str(models), "--version", version)
+    assert answer.exit_code == 2 and "is no name of a version" in answer.stderr and "Fix: Take letters" in answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["labelled.jsonl"]
 
 
 def test_what_a_sieve_is_told_by_is_told_once_and_to_nobody_else(call, tmp_path: Path) -> None:
