@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import orjson
 
 from streamapp import pipeline, policy
-from streamapp.core.errors import ConfigError
+from streamapp.core.errors import ConfigError, RejectCode
 from streamapp.core.events import Plan
 from streamapp.core.examples import segment_of
 from streamapp.core.features import FeatureSet
@@ -62,7 +62,7 @@ def read_examples(files: Sequence[Path], serving: pipeline.Serving, label_field:
 
     A label is positive when it is `positive_label` (case does not matter), true, or a number other than 0. Texts are compared
     cleaned and folded; a text with both labels is left out whole, since nobody knows which one is right.
-    Raises ConfigError for a line that is not a JSON object and for data in which a class is missing.
+    A line that is no JSON object is left out and counted. Raises ConfigError for data in which a class is missing.
     """
     events: list[dict[str, Any]] = []
     labels: list[bool] = []
@@ -72,6 +72,9 @@ def read_examples(files: Sequence[Path], serving: pipeline.Serving, label_field:
         rows = 0
         for event in _json_lines(path):
             rows += 1
+            if isinstance(event, RejectCode):
+                left_out[f"rejected: {event.value}"] += 1
+                continue
             label = event.pop(label_field, None)
             if label is None:
                 left_out["unlabelled"] += 1
@@ -83,11 +86,18 @@ def read_examples(files: Sequence[Path], serving: pipeline.Serving, label_field:
     positive = np.array([labels[i] for i in kept], np.bool_)
     if not 0 < positive.sum() < len(positive):
         raise ConfigError(
-            f"{len(positive)} usable events, of which {int(positive.sum())} are {positive_label!r}: both classes are needed",
+            f"{len(positive)} usable events, of which {int(positive.sum())} are {positive_label!r}: both classes are needed"
+            + reasons_left_out(left_out),
             f"is {label_field!r} the label field, and {positive_label!r} the positive label?",
         )
     timed = all("event_time" in events[i] for i in kept)
     return Examples([events[i] for i in kept], positive, np.array(times, np.int64) if timed else None, sources, dict(left_out))
+
+
+def reasons_left_out(left_out: Counter[str], most: int = 3) -> str:
+    """Gives the commonest reasons why events were left out, as the end of a sentence; nothing where none was."""
+    told = [f"{count:,} {reason}" for reason, count in left_out.most_common(most) if count]
+    return f"; left out: {', '.join(told)}" if told else ""
 
 
 def is_positive(label: object, positive_label: str) -> bool:
@@ -146,18 +156,24 @@ def batches(path: Path, rows: int = 4096) -> Iterator[list[bytes]]:
             yield batch
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                event = orjson.loads(line)
-            except orjson.JSONDecodeError as failure:
-                raise ConfigError(f"{path}:{number} is not JSON: {failure}", "training data is one JSON object a line") from None
-            if not isinstance(event, dict):
-                raise ConfigError(f"{path}:{number} is not a JSON object", "training data is one JSON object a line")
-            yield event
+def _json_lines(path: Path) -> Iterator[dict[str, Any] | RejectCode]:
+    for line in chain.from_iterable(batches(path)):
+        try:
+            event = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            event = None
+        yield event if isinstance(event, dict) else fault_of(line)
+
+
+def fault_of(line: bytes) -> RejectCode:
+    """Gives what is wrong with a line that is no JSON object, as a worker would call it."""
+    try:
+        orjson.loads(line.decode())
+    except UnicodeDecodeError:
+        return RejectCode.INVALID_UTF8
+    except orjson.JSONDecodeError:
+        return RejectCode.INVALID_JSON
+    return RejectCode.NOT_AN_OBJECT
 
 
 def _decidable_once(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamapp import pipeline, policy
-from streamapp.control.dataset import batches, is_positive
+from streamapp.control.dataset import batches, fault_of, is_positive, reasons_left_out
 from streamapp.control.release import measured
 from streamapp.control.told import ToldLabels
 from streamapp.core.errors import ConfigError
@@ -23,7 +23,7 @@ from streamapp.core.events import Plan, Segment
 from streamapp.core.features import FeatureSet
 from streamapp.core.labels import LabelState
 from streamapp.core.state import Remembered
-from streamapp.core.times import epoch_ms
+from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS, epoch_ms
 from streamapp.core.windows_partition import PartitionState
 
 
@@ -59,11 +59,11 @@ def read_history(
     each event is also seen by a state that forgets everything so often: a worker's first days look like that.
     Label windows know the labels of `told_files` from when they were told on; without such files the label of each event itself, from
     the window's delay on.
-    Raises ConfigError for a line that is not a JSON object, for an event without a time and for data in which a class is missing.
+    A line that is no JSON object, and an event without a time, is left out too. Raises ConfigError for data in which a class is missing.
     """
     reader = _Reader(serving, label_field, positive_label, cold_ms, told_files)
     for path in files:
-        rows = sum(reader.read(lines, path) for lines in batches(path))
+        rows = sum(map(reader.read, batches(path)))
         reader.files.append({"name": path.name, "sha256": _sha256(path), "rows": rows})
     reader.files += [{"name": path.name, "sha256": _sha256(path), "labels": True} for path in told_files]
     return reader.history()
@@ -106,20 +106,31 @@ class _Reader:
         self._left_out: Counter[str] = Counter() if self._told is None else self._told.left_out.copy()
         self.files: list[dict[str, Any]] = []
 
-    def read(self, lines: list[bytes], path: Path) -> int:
+    def read(self, lines: list[bytes]) -> int:
         """Takes lines; moves on past them and keeps the labelled ones. Gives how many there were."""
-        try:
-            beside = list(map(self._beside, lines))
-        except msgspec.MsgspecError as failure:
-            raise ConfigError(f"{path}: a line is no JSON object: {failure}", "training data is one JSON object a line") from None
-        n = len(lines)
-        times = _times([one.event_time for one in beside], path)
+        found = [(line, one) for line in lines if (one := self._said_beside(line)) is not None]
+        if not found:
+            return len(lines)
+        usable, beside, n = [line for line, _ in found], [one for _, one in found], len(found)
+        times = _times([one.event_time for one in beside])
         keys = [None if one.key is None else str(one.key).encode() for one in beside]
         edges = [0, *(() if self._told is None else self._told.cuts(times)), n]
         for low, high in pairwise(edges):
             part = slice(low, high)
-            self._move(lines[part], times[part], keys[part], [one.label for one in beside[part]])
-        return n
+            self._move(usable[part], times[part], keys[part], [one.label for one in beside[part]])
+        return len(lines)
+
+    def _said_beside(self, line: bytes) -> Any:
+        """Gives label, time and key of an event; None of what is none, or has no time, counted: windows are windows of time."""
+        try:
+            found = self._beside(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._left_out[f"rejected: {fault_of(line).value}"] += 1
+            return None
+        if found.event_time is None:
+            self._left_out["without event_time"] += 1
+            return None
+        return found
 
     def _move(self, lines: list[bytes], times: npt.NDArray[np.int64], keys: list[bytes | None], given: list[Any]) -> None:
         n = len(lines)
@@ -156,7 +167,7 @@ class _Reader:
         """Gives everything that was kept."""
         parts = self._warm.parts + self._cold.parts
         if not parts:
-            raise ConfigError("there is no event in these files", "bring labelled events as JSON lines")
+            raise ConfigError(f"there is no event in these files{reasons_left_out(self._left_out)}", "bring labelled events as JSON lines")
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         if self._cold.parts:
             order = np.argsort(columns[3], kind="stable")
@@ -164,7 +175,8 @@ class _Reader:
         values, hits, positive, times, cold = columns
         if not 0 < positive.sum() < len(positive):
             raise ConfigError(
-                f"{len(positive)} usable events, of which {int(positive.sum())} are {self._positive_label!r}: both classes are needed",
+                f"{len(positive)} usable events, of which {int(positive.sum())} are {self._positive_label!r}: both classes are needed"
+                + reasons_left_out(self._left_out),
                 f"is {self._positive_label!r} the positive label?",
             )
         left_out = {reason: times for reason, times in self._left_out.items() if times}
@@ -177,13 +189,12 @@ def _rule_hits(features: FeatureSet, plan: Plan, serving: pipeline.Serving) -> n
     return count
 
 
-def _times(given: list[Any], path: Path) -> npt.NDArray[np.int64]:
+def _times(given: list[Any]) -> npt.NDArray[np.int64]:
     """A time nobody can read is the decoder's business: here it only must not stand ahead of the others."""
     texts = [time if isinstance(time, str) else "" for time in given]
     parsed = epoch_ms(texts) if any(texts) else np.zeros(len(given), np.int64)
-    if any(time is None for time in given):
-        raise ConfigError(f"{path}: an event names no event_time", "windows are windows of time; add it to every event")
-    return np.array([int(time) if isinstance(time, (int, float)) else max(0, at) for time, at in zip(given, parsed.tolist(), strict=True)])
+    read = [int(time) if isinstance(time, (int, float)) else at for time, at in zip(given, parsed.tolist(), strict=True)]
+    return np.array([time if TIME_MIN_MS <= time <= TIME_MAX_MS else 0 for time in read], np.int64)
 
 
 def _sha256(path: Path) -> str:

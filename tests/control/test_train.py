@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from streamapp.adapters.models import load_model
 from streamapp.adapters.models_memory import ConstantModel
+from streamapp.cli.generate import command as generate
 from streamapp.config import load_pipeline
 from streamapp.control.dataset import columns, is_positive, join_ngrams, read_examples
 from streamapp.control.fit import Recipe
@@ -160,7 +162,8 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path: Path, serving: Serving)
     [
         ([{"user_id": "a", "text": "hello", "label": "ham"}], "both classes are needed"),
         ([{"user_id": "a", "text": "hello"}], "both classes are needed"),
-        ([[1]], "lines.jsonl:1 is not a JSON object"),
+        ([[1]], "0 usable events.* both classes are needed; left out: 1 rejected: not_an_object"),
+        ([*[{"user_id": "a", "text": 5, "label": "ham"}] * 3, {"user_id": "a"}], "left out: 3 rejected: wrong_type, 1 unlabelled"),
         ([{"user_id": str(i), "text": f"word {i}", "label": i % 2} for i in range(8)], "part has"),
     ],
 )
@@ -169,11 +172,19 @@ def test_data_that_cannot_train_is_refused_with_the_fix(tmp_path: Path, lines: l
         train(SPEC, [write(tmp_path / "lines.jsonl", lines)], tmp_path / "m", load_model=load_model, recipe=RECIPE)
 
 
-def test_a_line_that_is_not_json_is_named(tmp_path: Path, serving: Serving) -> None:
+def test_lines_that_are_no_events_are_counted_and_the_others_train(tmp_path: Path, serving: Serving) -> None:
     path = tmp_path / "broken.jsonl"
-    path.write_text('{"user_id":"a","text":"b","label":1}\n\n{"user_id"\n')
-    with pytest.raises(ConfigError, match=r"broken\.jsonl:3 is not JSON"):
-        read_examples([path], serving, "label", "spam")
+    path.write_bytes(b'{"user_id":"a","text":"b","label":1}\n\n{"user_id"\n[1]\n"\xff"\n{"user_id":"a","text":"c","label":0}\n')
+    found = read_examples([path], serving, "label", "spam")
+    assert found.positive.tolist() == [True, False] and found.files[0]["rows"] == 5
+    assert found.left_out == {"rejected: invalid_json": 1, "rejected: not_an_object": 1, "rejected: invalid_utf8": 1}
+
+
+def test_what_generate_writes_by_default_trains_as_it_is(tmp_path: Path, serving: Serving) -> None:
+    path = tmp_path / "generated.jsonl"
+    assert CliRunner().invoke(generate, ["-n", "3000", "-o", str(path)]).exit_code == 0
+    found = read_examples([path], serving, "label", "spam")
+    assert len(found) > 1_000 and sum(count for reason, count in found.left_out.items() if reason.startswith("rejected")) > 10
 
 
 @pytest.mark.parametrize(

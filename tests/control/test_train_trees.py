@@ -77,6 +77,22 @@ def test_copies_and_rejects_move_nothing_and_the_unlabelled_move_windows(file: P
     assert [times for reason, times in two.left_out.items() if reason.startswith("rejected")] == [1]
 
 
+def test_lines_that_are_no_events_change_nothing_and_are_counted(file: Path, tmp_path: Path) -> None:
+    lines = lines_of(file, 2_000)
+    plain, mixed = tmp_path / "plain.jsonl", tmp_path / "mixed.jsonl"
+    plain.write_bytes(b"\n".join(lines))
+    timeless = lines[7].replace(b'"event_time":', b'"when":')
+    odd = [b"not json", b"[1]", b'"\xff"', timeless, lines[9].replace(b'"event_time":', b'"event_time":99999999999999999999,"when":')]
+    mixed.write_bytes(b"\n".join([*odd, *lines[:1_000], *odd, *lines[1_000:]]))
+    one, two = (read_history([path], SERVING, "label", "fraud") for path in (plain, mixed))
+    assert np.array_equal(one.values, two.values) and two.files[0]["rows"] == 2_010
+    left_out = {reason: count for reason, count in two.left_out.items() if reason not in one.left_out}
+    assert left_out.pop("rejected: invalid_time", 0) + left_out.pop("rejected: out_of_range", 0) == 2
+    assert left_out == {
+        "rejected: invalid_json": 2, "rejected: not_an_object": 2, "rejected: invalid_utf8": 2, "without event_time": 2,
+    }  # fmt: skip
+
+
 def test_with_cold_rows_each_event_is_seen_twice_and_only_the_first_forgets_nothing(file: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.jsonl"
     short.write_bytes(b"\n".join(lines_of(file, 12_000)))
@@ -93,8 +109,8 @@ def test_with_cold_rows_each_event_is_seen_twice_and_only_the_first_forgets_noth
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"not json\n", "no JSON object"),
-        (b'{"customer_id":"c","card_id":"k","terminal_id":"t","amount":1,"label":"fraud"}\n', "no event_time"),
+        (b"not json\n[1]\nnot json\n", "no event in these files; left out: 2 rejected: invalid_json, 1 rejected: not_an_object"),
+        (b'{"customer_id":"c","card_id":"k","terminal_id":"t","amount":1,"label":"fraud"}\n', "left out: 1 without event_time"),
         (b'{"customer_id":"c","card_id":"k","terminal_id":"t","amount":1,"label":"fraud","event_time":5}\n', "both classes"),
         (b"\n", "no event in these files"),
     ],
