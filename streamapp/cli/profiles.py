@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Coroutine
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -99,23 +100,23 @@ def refresh(source: Path, settings: Settings, as_csv: bool, period: float, runs:
     """Load FILE now and then every six hours, as it is by then; until Ctrl-C.
 
     A load that fails is told and tried again at its next turn: profiles live for three periods, so two may fail before any is gone. Their
-    age is that of the file, so that a job that no longer writes it is seen (streamapp_feature_age_seconds).
+    age is that of the file, so that a job that no longer writes it is seen (streamapp_feature_age_seconds). With --runs the exit code is 1
+    when the last load failed.
     """
     from streamapp.cli.say import warn
 
     if str(source) == "-":
         raise ConfigError("standard input cannot be read a second time", "name a file, or use `streamapp profiles load -`")
     spec, part = _part(settings)
-    done = 0
-    while True:
-        began = time.monotonic()
+    for done in count(1):
+        began, failed = time.monotonic(), False
         try:
             _tell(_run(_load(source, settings, spec, part, PERIODS_KEPT * period, as_csv=as_csv)), as_json=as_json)
         except (ConfigError, OSError) as failure:
-            warn(f"{failure}; the next load is in {period:g} s")
-        done += 1
+            failed = True
+            warn(str(failure) if done == runs else f"{failure}; the next load is in {period:g} s")
         if done == runs:
-            return
+            raise click.exceptions.Exit(1 if failed else 0)
         time.sleep(max(0.0, began + period - time.monotonic()))
 
 

@@ -68,7 +68,7 @@ def row_of(record: Mapping[str, Any], part: Part, key: str, now_ms: int) -> tupl
     """Takes what a file says of one entity; gives its key, its columns (NaN: nothing said) and the time they are of.
 
     The age may be given as a day of birth (`account_created_at`) or in days before `updated_at`; the block rate as it is, or as blocks and
-    messages sent: blocks / max(sent, 1). Raises ValueError that names the member.
+    messages sent: blocks / max(sent, 1). Raises ValueError that names the member, or for a row that says nothing.
     """
     entity = record.get(key)
     if isinstance(entity, int) and not isinstance(entity, bool):
@@ -76,6 +76,8 @@ def row_of(record: Mapping[str, Any], part: Part, key: str, now_ms: int) -> tupl
     if not isinstance(entity, str) or not entity:
         raise ValueError(f"{key}: names nobody; write the entity's id, as in its events")
     updated = _time(record, UPDATED_AT)
+    if record.keys().isdisjoint(known_members(part, key)[2:]):
+        raise ValueError("names no column of a profile; what is stored of this user stays")
     updated_ms = now_ms if updated is None else updated
     row = []
     for name in part.columns:

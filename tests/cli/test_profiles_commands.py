@@ -72,8 +72,14 @@ def test_a_redis_that_hangs_ends_a_load_with_a_sentence(call, users: Path, serve
     failed = call("profiles", "load", str(users), *where)
     assert failed.exit_code == 2 and "Redis does not take or give profiles" in failed.output and "--profiles-redis" in failed.output
     tried = call("profiles", "refresh", str(users), *where, "--every", "1ms", "--runs", "2")
-    assert tried.exit_code == 0 and tried.output.count("the next load is in") == 2
+    assert tried.exit_code == 1 and tried.output.count("the next load is in") == 1
     server.send(signal.SIGCONT)
+
+
+def test_a_last_run_that_failed_promises_no_next_one_and_the_exit_code_says_so(call, users: Path) -> None:
+    tried = call("profiles", "refresh", str(users), "--profiles-redis", "redis://127.0.0.1:1/0", "--runs", "1")
+    assert tried.exit_code == 1 and "Redis does not take or give profiles" in tried.output
+    assert "next load" not in tried.output
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import io
 import math
 from typing import Any
 
+import orjson
 import pytest
 
 from streamapp.control.profiles import read_rows, row_of, strangers
@@ -25,7 +26,7 @@ def row(**record: Any) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        ({}, {}),
+        ({"karma": None}, {}),
         ({"account_age_days": 3}, {"account_created_ms": NOW_MS - 3 * DAY_MS}),
         ({"account_age_days": 3, "updated_at": NOW_MS - DAY_MS}, {"account_created_ms": NOW_MS - 4 * DAY_MS}),
         ({"account_created_at": "1970-01-02T00:00:00Z", "account_age_days": 3}, {"account_created_ms": DAY_MS}),
@@ -61,6 +62,14 @@ def test_rows(record: dict[str, Any], expected: dict[str, float]) -> None:
 def test_what_is_no_profile_is_named(record: dict[str, Any], member: str) -> None:
     with pytest.raises(ValueError, match=f"^{member}: "):
         row(**record)
+
+
+@pytest.mark.parametrize("record", [{}, {"karme": 5}, {"updated_at": NOW_MS}])
+def test_a_row_that_names_no_column_is_no_profile_and_replaces_none(record: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="names no column of a profile"):
+        row(**record)
+    (rows,) = read_rows(io.BytesIO(orjson.dumps({"user_id": "u", **record})), PART, "user_id", NOW_MS)
+    assert rows.keys == [] and rows.values.shape == (0, len(PART.columns)) and len(rows.mistakes) == 1
 
 
 LINES = b'{"user_id": 7, "karma": 1}\n[1]\n{"user_id": "b", "karma": 2}\nno\n{"user_id": "7", "karma": 3}\n{"user_id": "c", "karma": "x"}\n'
