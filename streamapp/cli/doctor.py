@@ -7,12 +7,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import click
 
 from streamapp.cli.options import json_output, settings
 from streamapp.config import Settings, shipped
 from streamapp.core.errors import StreamappError
+
+if TYPE_CHECKING:
+    from streamapp.core.spec import PipelineSpec
 
 _PYTHON_MIN = (3, 11)
 #: What the batch transport is built on, version by version, and the rest of what a worker runs.
@@ -100,9 +104,24 @@ def _pipeline(settings: Settings) -> Iterator[Row]:
         yield Row("model", "warn", sentence, f"streamapp train {spec.pipeline.name} --data FILE, or set --models")
 
 
-def _schemas(settings: Settings) -> Iterator[Row]:
-    from streamapp.cli.schema import differing
+def _readable(settings: Settings) -> PipelineSpec | None:
+    """Gives what the pipeline file says; None where it cannot be read, which `_pipeline` tells, and what hangs on it is left out."""
+    from streamapp.config import load_pipeline
 
+    try:
+        return load_pipeline(settings.pipeline)
+    except StreamappError:
+        return None
+
+
+def _schemas(settings: Settings) -> Iterator[Row]:
+    from streamapp.cli.schema import differing, kept
+
+    if (spec := _readable(settings)) is None:
+        return
+    if not kept(settings, shipped("schemas")):
+        yield Row("schemas", "ok", f"none are kept for {spec.pipeline.name}; `streamapp schema export` writes them for others to rely on")
+        return
     stale = differing(settings, shipped("schemas"))
     if stale:
         yield Row(
@@ -119,17 +138,22 @@ def _broker(settings: Settings) -> Iterator[Row]:
     from streamapp.bus.reach import reach
     from streamapp.bus.security import client_arguments
     from streamapp.bus.topics import Topics, check_topics
-    from streamapp.config import load_pipeline
 
-    spec = load_pipeline(settings.pipeline)
-    topics = Topics(settings.namespace or spec.namespace, spec.topics.retention_ms, settings.events_topic)
+    spec = _readable(settings)
+    topics = (
+        Topics("unknown") if spec is None else Topics(settings.namespace or spec.namespace, spec.topics.retention_ms, settings.events_topic)
+    )
     client = client_arguments(settings.kafka)
-    reached = asyncio.run(reach(settings.bootstrap, f"{topics.ns}.{spec.pipeline.name}", topics, client, _BROKER_WAIT_S))
+    group = topics.ns if spec is None else f"{topics.ns}.{spec.pipeline.name}"
+    reached = asyncio.run(reach(settings.bootstrap, group, topics, client, _BROKER_WAIT_S))
     yield Row(
         "broker",
         "ok",
         f"{settings.bootstrap} answers in {reached.answer_ms:.0f} ms; {reached.brokers} broker{'s' * (reached.brokers != 1)}",
     )
+    if spec is None:
+        yield Row("topics", "warn", "not looked at: they are the pipeline file's", "correct the pipeline file first")
+        return
     if not reached.administrable:
         yield Row(
             "topics", "warn", "this broker has no topic administration: nothing can be checked", "use Apache Kafka for more than trying out"

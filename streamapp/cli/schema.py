@@ -70,6 +70,11 @@ def check(context: click.Context, settings: Settings, directory: Path | None, as
     context.exit(1 if stale else 0)
 
 
+def kept(settings: Settings, folder: Path) -> bool:
+    """Whether any schema of the pipeline was ever written there: those of a pipeline of one's own may be kept elsewhere, or nowhere."""
+    return any((folder / name).is_file() for name in _wanted(settings))
+
+
 def differing(settings: Settings, folder: Path) -> list[str]:
     """Gives the names of schema files that are absent or not what the pipeline file says."""
     return [

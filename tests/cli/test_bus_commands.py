@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,22 @@ def test_a_doctor_on_the_embedded_broker_warns_that_nothing_can_be_checked(call,
     assert state["broker"] == "ok"
     assert state["topics"] == "warn"
     assert state["pipeline"] == state["python"] == state["libraries"] == "ok"
+
+
+def test_a_doctor_asks_the_broker_also_where_the_pipeline_file_is_broken(call, embedded: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[pipeline\n")
+    answer = call("doctor", "--bootstrap", embedded, "--pipeline", str(broken), "--json")
+    rows = [(row["what"], row["state"]) for row in json.loads(answer.stdout)["rows"]]
+    assert answer.exit_code == 1 and [row for row in rows if row[1] == "fail"] == [("pipeline", "fail")]
+    assert rows[-2:] == [("broker", "ok"), ("topics", "warn")]
+
+
+@pytest.mark.parametrize(("pipeline", "words"), [("messages", "as the pipeline file says"), ("messages_cascade", "none are kept for")])
+def test_a_doctor_misses_no_schemas_where_none_are_kept(call, pipeline: str, words: str) -> None:
+    rows = json.loads(call("doctor", "--bootstrap", "127.0.0.1:1", "--pipeline", pipeline, "--json").stdout)["rows"]
+    ((state, found),) = [(row["state"], row["found"]) for row in rows if row["what"] == "schemas"]
+    assert state == "ok" and words in found
 
 
 def test_a_doctor_without_a_broker_fails_with_the_way_out_and_still_tells_the_rest(call) -> None:
