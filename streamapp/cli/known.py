@@ -13,6 +13,7 @@ import numpy as np
 from streamapp import pipeline
 from streamapp.cli.lines import records
 from streamapp.cli.list_files import lines_of, records_of
+from streamapp.control.dataset import reasons_left_out
 from streamapp.control.told import ToldLabels
 from streamapp.core.document import nearest
 from streamapp.core.errors import ConfigError
@@ -34,6 +35,11 @@ class Known:
             raise ConfigError("the pipeline has no window that labels move", 'leave out --labels, or declare one with fed_by = "labels"')
         self._serving = serving
         self._told = ToldLabels(serving.labels, labels) if labels else None
+        if self._told is not None and not self._told.count and self._told.left_out:
+            raise ConfigError(
+                f"none of the labels can be read{reasons_left_out(self._told.left_out)}",
+                "write them as on the labels topic (label.v1.json)",
+            )
         self._state = serving.labels.new()
         self._lists = _listed(serving, lists) if lists else None
         self._high = 0

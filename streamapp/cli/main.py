@@ -58,14 +58,18 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Writes the problem in red and the fix below it, on stderr."""
-        click.secho(f"{_sentence(self.message)}", fg="red", err=True, file=file)
+        click.secho(f"{as_sentence(self.message)}", fg="red", err=True, file=file)
         if self.fix:
-            click.echo(f"Fix: {_sentence(self.fix)}", err=True, file=file)
+            click.echo(f"Fix: {as_sentence(self.fix)}", err=True, file=file)
 
 
-def _sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
+    """Gives `text` as a sentence; what it begins with stays as it is where it is no word: a path, a setting, a command to be typed."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!", ":", "`")) else ".")
+    first = text.split(maxsplit=1)[0].rstrip(",;:.?!") if text else ""
+    if first not in ("streamapp", "pip") and first.replace("-", "").replace("'", "").isalpha():
+        text = text[:1].upper() + text[1:]
+    return text + ("" if text.endswith((".", "?", "!", ":", "`")) else ".")
 
 
 class Program(click.Group):

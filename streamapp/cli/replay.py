@@ -76,6 +76,8 @@ def command(
 
     if warm_up is not None and from_ms is None:
         raise click.UsageError("--warm-up is how long before --from to begin; give --from as well.")
+    if from_ms is not None and to_ms is not None and from_ms > to_ms:
+        raise click.UsageError("--from is later than --to, so that no event lies between them.")
     since_ms = None if warm_up is None or from_ms is None else from_ms - duration_ms(warm_up)
     serving = load(settings, load_pipeline(settings.pipeline))
     for sentence in without(settings, serving):

@@ -52,6 +52,8 @@ def command(source: IO[bytes], settings: Settings, top: int, as_json: bool, labe
     value = source.read()
     if not value.strip():
         raise ConfigError("there is no event to trace: the input is empty", "give a file with one JSON object")
+    if (lines := _events_in(value)) > 1:
+        raise ConfigError(f"there are {lines:,} lines, and one event is traced", "take one of them: head -1 FILE | streamapp trace -")
     spec = load_pipeline(settings.pipeline)
     serving = load(settings, spec)
     for sentence in without(settings, serving):
@@ -68,6 +70,20 @@ def command(source: IO[bytes], settings: Settings, top: int, as_json: bool, labe
     from rich.console import Console
 
     show(found, Console(highlight=False))
+
+
+def _events_in(value: bytes) -> int:
+    """Gives how many lines are to be told apart: one event may stand on several lines, or be none."""
+    import orjson
+
+    def readable(text: bytes) -> bool:
+        try:
+            return isinstance(orjson.loads(text), dict)
+        except orjson.JSONDecodeError:
+            return False
+
+    lines = [line for line in value.splitlines() if line.strip()]
+    return len(lines) if not readable(value) and any(map(readable, lines)) else 1
 
 
 def show(found: Mapping[str, Any], console: Console) -> None:

@@ -34,6 +34,7 @@ class ToldLabels:
             ids, said, who = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "said", "who"))
             whole = Labels(ids, said, who)
         self._labels = whole
+        self.count = 0 if whole is None else len(whole.ids)
         told = np.zeros(0, np.int64) if whole is None else whole.said[:, 1]
         late = np.zeros(0, np.bool_) if whole is None else told > whole.said[:, 0] + plan.delay_ms
         order = np.argsort(told, kind="stable")

@@ -112,6 +112,7 @@ async def test_a_range_is_told_and_what_lies_before_it_is_remembered(embedded: s
     [
         (["--from", "yesterday"], "is no time"),
         (["--warm-up", "1d"], "give --from"),
+        (["--from", "2026-02-01", "--to", "2026-01-31"], "later than --to"),
         (["--from", "1d", "--warm-up", "soon"], "is no duration"),
     ],
 )

@@ -127,6 +127,17 @@ def test_score_and_trace_take_labels_and_lists_and_agree(
     assert traced["features"]["known_7d_count"]["value"] == 4
 
 
+def test_labels_of_which_none_can_be_read_are_refused_with_the_reason(call: Callable[..., Any], pipeline: Path, tmp_path: Path) -> None:
+    told, asked = (
+        lines(tmp_path / "told.jsonl", [{"event_id": "x"}, b"no label", b"none"]),
+        lines(tmp_path / "a.jsonl", [event(1, START_MS)]),
+    )
+    answer = call("score", "--pipeline", str(pipeline), "--labels", str(told), str(asked))
+    assert answer.exit_code == 2 and answer.stdout == ""
+    assert "None of the labels can be read; left out: 2 label rejected: invalid_json, 1 label rejected: missing_field" in answer.stderr
+    assert call("score", "--pipeline", str(pipeline), "--labels", str(lines(tmp_path / "none", [])), str(asked)).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("labels", "lists", "says"),
     [

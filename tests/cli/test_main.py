@@ -11,7 +11,7 @@ import click
 import pytest
 
 from streamapp import __version__
-from streamapp.cli.main import COMMANDS, program
+from streamapp.cli.main import COMMANDS, as_sentence, program
 from streamapp.config import load_pipeline
 
 HEAVY = ("numba", "numpy", "onnxruntime", "sklearn", "scipy", "faust", "aiokafka", "rich", "confluent_kafka")
@@ -93,6 +93,30 @@ def test_a_failure_is_one_sentence_and_its_fix_without_a_trace(call, events_file
     assert answer.stdout == ""
     assert answer.stderr.splitlines()[0].endswith(".")
     assert "no-such-pipeline" in answer.stderr
+
+
+def test_a_sentence_that_begins_with_a_path_or_a_command_leaves_it_as_it_is(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "typo1.toml").write_text('extends = "messages"\n[pipelin]\nname = "mine"\n')
+    monkeypatch.chdir(tmp_path)
+    answer = call("config", "check", "--pipeline", "typo1.toml")
+    assert answer.exit_code == 2 and answer.stderr.startswith("typo1.toml: 1 mistake"), answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("mine/file.toml: wrong", "mine/file.toml: wrong."),
+        ("events.jsonl is empty", "events.jsonl is empty."),
+        ("streamapp train messages --data FILE", "streamapp train messages --data FILE."),
+        ("pip install 'streamapp[train]'", "pip install 'streamapp[train]'."),
+        ("batch_max is no number", "batch_max is no number."),
+        ("no, never: it is", "No, never: it is."),
+        ("well-known. See there", "Well-known. See there."),
+        ("", "."),
+    ],
+)
+def test_the_first_letter_of_a_word_is_made_large(said: str, shown: str) -> None:
+    assert as_sentence(said) == shown
 
 
 def test_every_wrong_setting_is_told_at_once(call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,13 @@ def test_a_trace_of_no_event_says_what_is_wrong_with_it(call) -> None:
     assert call("trace", "-", stdin="").exit_code == 2
 
 
+def test_a_trace_of_several_lines_says_that_it_takes_one(call, events_file) -> None:
+    answer = call("trace", str(events_file(GOOD, b"no event", GOOD)))
+    assert answer.exit_code == 2 and "There are 3 lines, and one event is traced" in answer.stderr and "head -1" in answer.stderr
+    for one in (json.dumps(GOOD, indent=2), json.dumps(GOOD) + "\n\n", '{"user_id":\n"u"'):
+        assert call("trace", "-", stdin=one).exit_code == 0
+
+
 def test_a_trace_adds_up_and_agrees_with_score(call, events_file) -> None:
     path = events_file({**GOOD, "text": "URGENT! claim your cash prize, call 09098790123 now"})
     found = json.loads(call("trace", "--json", str(path)).stdout)
