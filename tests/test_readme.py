@@ -57,7 +57,7 @@ def test_commands_without_a_broker_do_what_they_say(shell: tuple[Path, dict[str,
         assert done.returncode == 0, f"{command}: {done.stderr}"
     verdicts = (shell[0] / "verdicts.jsonl").read_text().splitlines()
     assert len(verdicts) == 1_000
-    assert all("features" in line or "dead_letter" in line for line in (shell[0] / "training.jsonl").read_text().splitlines())
+    assert all("features" in line or "dead_letter" in line for line in (shell[0] / "features.jsonl").read_text().splitlines())
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ CHUNK = 2_048
 Examples:
   streamapp score --pipeline messages events.jsonl > verdicts.jsonl
   streamapp generate -n 100 | streamapp score - | head -3
-  streamapp score --features events.jsonl > training.jsonl
+  streamapp score --features events.jsonl > features.jsonl
   streamapp score --pipeline payments --labels told.jsonl --list blocked_addresses=addresses.txt paid.jsonl
   streamapp score --risk-cache --profiles-redis redis://127.0.0.1:6379/0 --pipeline mine.toml day.jsonl > verdicts.jsonl""",
 )

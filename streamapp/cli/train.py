@@ -89,7 +89,9 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
     Splits with duplicates removed, fits (a linear model on hashed n-grams and numbers; boosted trees on numbers and windows, for which
     the files are read in order, and labels of --told when they were told), calibrates, finds the cuts that keep the promises, judges the
     result on rows it has not seen, proves the file equal to Python, and writes weights and card; no text is kept. A version is never
-    written twice. Needs the `train` extra: pip install 'streamapp[train]'.
+    written twice. FILE holds events as producers send them; rows of `score --features` are no such events.
+
+    Needs the `train` extra: pip install 'streamapp[train]'.
     """
     from streamapp.config import load_pipeline
 

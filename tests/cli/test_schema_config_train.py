@@ -81,6 +81,17 @@ def test_a_version_that_would_lie_elsewhere_or_be_overlooked_is_refused(call, tm
     assert [path.name for path in tmp_path.iterdir()] == ["labelled.jsonl"]
 
 
+def test_decision_rows_are_no_training_data_and_are_told_so(call, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="training needs the train extra")
+    events, rows = tmp_path / "events.jsonl", tmp_path / "rows.jsonl"
+    assert call("generate", "-n", "50", "--garbage", "0", "-o", str(events)).exit_code == 0
+    assert call("score", "--features", str(events), "-o", str(rows)).exit_code == 0
+    rows.write_text("".join(json.dumps({**json.loads(line), "label": "spam"}) + "\n" for line in rows.read_text().splitlines()))
+    answer = call("train", "messages", "--data", str(rows), "--models", str(tmp_path / "models"))
+    assert answer.exit_code == 2 and "0 usable events" in answer.stderr
+    assert "left out: 50 rejected: missing_field" in answer.stderr and not (tmp_path / "models").exists()
+
+
 def test_what_a_sieve_is_told_by_is_told_once_and_to_nobody_else(call, tmp_path: Path) -> None:
     data = tmp_path / "labelled.jsonl"
     data.write_text('{"user_id": "u", "text": "hello", "label": "ham"}\n')
