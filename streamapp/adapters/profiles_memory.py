@@ -24,15 +24,23 @@ class MemoryProfiles:
 
     async def answer(self, question: Sequence[str]) -> ProfileRead:
         """Gives what was written of each row's entity."""
-        columns, wrong = [np.empty((len(question), 0))], False
+        return self.known(question)
+
+    def known(self, keys: Sequence[str]) -> ProfileRead:
+        """Gives the same at once, for whoever has no event loop."""
+        columns, wrong = [np.empty((len(keys), 0))], False
         for part in self._plan.parts:
-            values, _, state = part.unpack([self._kept.get((part.name, key)) for key in question])
+            values, _, state = part.unpack([self._kept.get((part.name, key)) for key in keys])
             columns.append(values)
             wrong |= bool((state == WRONG).any())
         return ProfileRead(np.hstack(columns), (Degraded("profiles", "wrong_type"),) if wrong else ())
 
     async def write(self, part: Part, keys: Sequence[str], values: Float64, updated_ms: Int64, ttl_s: float) -> None:
         """Keeps the values; they do not expire."""
+        self.put(part, keys, values, updated_ms)
+
+    def put(self, part: Part, keys: Sequence[str], values: Float64, updated_ms: Int64) -> None:
+        """Keeps the values, at once."""
         self._kept |= {(part.name, key): value for key, value in zip(keys, part.pack(values, updated_ms), strict=True)}
 
     async def loaded(self, now_ms: int, ttl_s: float) -> None:

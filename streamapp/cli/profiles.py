@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from streamapp.cli.options import json_output, settings
+from streamapp.cli.profiles_file import TOLD_MAX, profile_part, warn_left_out
 from streamapp.config import Settings
 from streamapp.core.errors import ConfigError
 
@@ -26,8 +27,6 @@ T = TypeVar("T")
 STORE = ("pipeline", "namespace", "profiles_redis")
 #: How often the batch job is meant to run, and how many of its runs may be missed before a profile is gone.
 PERIOD, PERIODS_KEPT = "6h", 3
-#: Mistakes told one by one.
-TOLD_MAX = 10
 
 
 class Duration(click.ParamType):
@@ -162,13 +161,9 @@ def show(settings: Settings, entity: str, as_json: bool) -> None:
 
 def _part(settings: Settings) -> tuple[PipelineSpec, Part]:
     from streamapp.config import load_pipeline
-    from streamapp.core.profiles import ProfilePlan
 
     spec = load_pipeline(settings.pipeline)
-    for part in ProfilePlan.of(spec.features.profile).parts:
-        if part.name == "profile":
-            return spec, part
-    raise ConfigError(f"pipeline {spec.pipeline.name} declares no profile feature", "name them in [features.profile] of its file")
+    return spec, profile_part(spec)
 
 
 def _store(settings: Settings, spec: PipelineSpec) -> RedisProfileStore:
@@ -233,12 +228,9 @@ async def _load(source: Path, settings: Settings, spec: PipelineSpec, part: Part
 
 
 def _tell(told: dict[str, Any], *, as_json: bool) -> None:
-    from streamapp.cli.say import say, warn
+    from streamapp.cli.say import say
 
-    for mistake in told["mistakes"]:
-        warn(mistake)
-    if told["left_out"] > len(told["mistakes"]):
-        warn(f"… and {told['left_out'] - len(told['mistakes']):,} more")
+    warn_left_out(told["mistakes"], told["left_out"])
     kept_h = told["ttl_s"] / 3600
     left = f"; {told['left_out']:,} lines were left out" if told["left_out"] else ""
     say(told, f"{told['written']:,} profiles written in {told['seconds']:.1f} s, kept for {kept_h:g} h{left}.", as_json=as_json)

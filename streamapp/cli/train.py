@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamapp.cli.options import json_output, settings
+from streamapp.cli.profiles_file import given_profiles
 from streamapp.config import Settings, models_directory
 from streamapp.core.errors import ConfigError
 
@@ -34,6 +35,7 @@ Examples:
   streamapp train messages --data january.jsonl february.jsonl.gz --split time
   streamapp train messages --data labelled.jsonl --precision 0.97 --models /srv/models
   streamapp train messages --data labelled.jsonl --recall 0.9 --caught 0.98
+  streamapp train messages --data labelled.jsonl --profiles users.jsonl
   streamapp train messages_cascade --kind sieve --miss-rate 0.01 --data labelled.jsonl
   streamapp train messages_cascade --kind stack --data labelled.jsonl
   streamapp generate --pipeline payments -n 1000000 -o paid.jsonl --labels told.jsonl
@@ -44,6 +46,13 @@ Examples:
 @click.option("--data", type=_FILE, required=True, multiple=True, metavar="FILE…", help="Labelled events as JSON lines, plain or .gz.")
 @click.option(
     "--told", type=_FILE, multiple=True, metavar="FILE", help="Labels as on the labels topic, for windows that labels move; repeatable."
+)
+@click.option(
+    "--profiles",
+    type=_FILE,
+    metavar="FILE",
+    help="What is known of the users, as `streamapp profiles load` takes it. It is of now, not of when an event came: what was counted "
+    "since then, reports of the event itself among it, is in it too.",
 )
 @settings("models")
 @click.option("--label", default="label", show_default=True, help="Field that holds the label.")
@@ -108,6 +117,9 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
         raise ConfigError("a sieve blocks nothing", "leave out --recall")
     if wanted["share"] is not None and wanted["kind"] != "sieve":
         raise ConfigError("only a sieve approves a share of all events", "write --kind sieve, or leave out --share")
+    profile_features = {name for name in spec.features.profile if name in spec.vector.numeric}
+    if wanted["profiles"] is not None:
+        wanted["profiles"], profile_features = given_profiles(wanted["profiles"], spec), set()
     try:
         with _stages() as progress:
             by_kind = _train_stack if wanted["kind"] == "stack" else _train_trees if trees else _train_linear
@@ -119,6 +131,7 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
             raise
         # LightGBM's wheel comes without the OpenMP library that it needs.
         raise ConfigError(f"LightGBM cannot be loaded: {unloaded}", "install it (Debian: apt-get install libgomp1)") from unloaded
+    _warn_never_varied(report.card.metrics["never_varied"], profile_features)
     _tell(report, _why_not(spec, models_directory(settings), report.card), as_json=as_json)
 
 
@@ -196,7 +209,17 @@ def _train_trees(
 
 def _named(wanted: dict[str, Any]) -> dict[str, Any]:
     """What every kind of training is told under the same names."""
-    return {"label_field": wanted["label"], "positive_label": wanted["positive"], "version": wanted["version"], "tier": wanted["tier"]}
+    named = {"label_field": "label", "positive_label": "positive", "version": "version", "tier": "tier", "profiles": "profiles"}
+    return {name: wanted[option] for name, option in named.items()}
+
+
+def _warn_never_varied(names: Sequence[str], of_profiles: set[str]) -> None:
+    """Takes the model's constant inputs, and which inputs a file of profiles would have said."""
+    from streamapp.cli.say import warn
+
+    if names:
+        way_out = "; give --profiles FILE" if of_profiles & {*names} else ""
+        warn(f"these never varied in the rows, so nothing they say later counts: {', '.join(names)}{way_out}")
 
 
 @contextmanager
@@ -273,6 +296,8 @@ def _tell(report: TrainingReport, why_not: str, *, as_json: bool) -> None:
         console.print("largest by SHAP: " + ", ".join(f"{name} {share:.3f}" for name, share in list(told["mean_abs_shap"].items())[:8]))
     for name, area in report.suspicious.items():
         warn(f"{name} alone tells the classes apart (AUC {area:g}): does it know the answer?")
+    if (known := card.training.get("rows_with_profile")) is not None:
+        console.print(f"[dim]a profile was known of the user of {known:,} of {sum(card.training['rows'].values()):,} rows[/]")
     for reason, count in report.left_out.items():
         console.print(f"[dim]left out: {count:,} {reason.replace('_', ' ')}[/]")
     console.print(f"[bold green]written to {report.directory}[/]; {why_not or 'a worker that gets SIGHUP loads it'}")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import orjson
 
 from streamapp import pipeline, policy
+from streamapp.control.profiles import GivenProfiles
 from streamapp.core.errors import ConfigError, RejectCode
 from streamapp.core.events import Plan
 from streamapp.core.examples import segment_of
@@ -107,18 +108,19 @@ def is_positive(label: object, positive_label: str) -> bool:
     return bool(label)
 
 
-def columns(events: Sequence[dict[str, Any]], serving: pipeline.Serving) -> Columns:
+def columns(events: Sequence[dict[str, Any]], serving: pipeline.Serving, profiles: GivenProfiles | None = None) -> Columns:
     """Gives the features of events that can all be decided, computed as the worker computes them, in batches.
 
+    With `profiles` each row has that of its entity, and an event that names no time is of the time they are of.
     Raises ConfigError when one of them is rejected: rows would no longer line up with labels.
     """
     values, ngrams, hits = [], [], []
     names: tuple[str, ...] = ()
     for first in range(0, len(events), BATCH_ROWS):
-        plan = plan_of(events[first : first + BATCH_ROWS], serving)
+        plan = plan_of(events[first : first + BATCH_ROWS], serving, 0 if profiles is None else profiles.time_ms)
         if plan.rejects:
             raise ConfigError(f"event {first + plan.rejects[0].index} cannot be decided: {plan.rejects[0].message}")
-        features, grams = serving.features.measure(plan, None)
+        features, grams = serving.features.measure(plan, None if profiles is None else profiles.of(plan, serving.spec.pipeline.key))
         names = features.names
         values.append(features.values)
         if grams is not None:
@@ -127,9 +129,9 @@ def columns(events: Sequence[dict[str, Any]], serving: pipeline.Serving) -> Colu
     return Columns(names, np.concatenate(values), join_ngrams(ngrams) if ngrams else None, np.concatenate(hits))
 
 
-def plan_of(events: Sequence[dict[str, Any]], serving: pipeline.Serving) -> Plan:
-    """Plans events as if they had come in one poll."""
-    return pipeline.plan([segment_of(events, "training", serving.spec.pipeline.key)], serving)
+def plan_of(events: Sequence[dict[str, Any]], serving: pipeline.Serving, time_ms: int = 0) -> Plan:
+    """Plans events as if they had come in one poll, at `time_ms`."""
+    return pipeline.plan([segment_of(events, "training", serving.spec.pipeline.key, time_ms)], serving)
 
 
 def join_ngrams(parts: Sequence[Ngrams]) -> Ngrams:

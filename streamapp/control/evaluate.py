@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +79,14 @@ def ladder(scores: dict[str, Float64], positive: Labels) -> list[Rung]:
         rungs.append(Rung(name, area, uplift, uplift is None or uplift >= UPLIFT_MIN))
         best = area if best is None else max(best, area or 0.0)
     return rungs
+
+
+def never_varied(values: npt.NDArray[np.floating[Any]], names: Sequence[str]) -> list[str]:
+    """Takes raw model inputs of the rows that trained [n, k]; gives those with one value only, of which a model can know nothing.
+
+    A scaler keeps a linear model's inputs within what it was trained on, so that whatever such an input says later changes no margin.
+    """
+    return [name for name, low, high in zip(names, values.min(axis=0), values.max(axis=0), strict=True) if low == high]
 
 
 def suspicious_features(values: Float64, names: tuple[str, ...], positive: Labels, limit: float = 0.95) -> dict[str, float]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from streamapp import pipeline, policy
 from streamapp.control.dataset import batches, fault_of, is_positive, reasons_left_out
+from streamapp.control.profiles import GivenProfiles
 from streamapp.control.release import measured
 from streamapp.control.told import ToldLabels
 from streamapp.core.errors import ConfigError
@@ -52,20 +53,22 @@ def read_history(
     positive_label: str,
     cold_ms: int | None = None,
     told_files: Sequence[Path] = (),
+    profiles: GivenProfiles | None = None,
 ) -> History:
     """Reads JSON lines (.gz too), one partition's worth, in the order in which they would have come.
 
     Events without label move the windows and are left out afterwards; so are copies and rejects, which move nothing. With `cold_ms`
     each event is also seen by a state that forgets everything so often: a worker's first days look like that.
     Label windows know the labels of `told_files` from when they were told on; without such files the label of each event itself, from
-    the window's delay on.
+    the window's delay on. With `profiles` each event has that of its entity, the same at all times.
     A line that is no JSON object, and an event without a time, is left out too. Raises ConfigError for data in which a class is missing.
     """
-    reader = _Reader(serving, label_field, positive_label, cold_ms, told_files)
+    reader = _Reader(serving, label_field, positive_label, cold_ms, told_files, profiles)
     for path in files:
         rows = sum(map(reader.read, batches(path)))
         reader.files.append({"name": path.name, "sha256": _sha256(path), "rows": rows})
     reader.files += [{"name": path.name, "sha256": _sha256(path), "labels": True} for path in told_files]
+    reader.files += [] if profiles is None else [profiles.file]
     return reader.history()
 
 
@@ -82,22 +85,25 @@ class _Track:
         """Begins anew with an empty state; what was measured stays."""
         self.states, self._shared = [self._serving.state.new()], self._serving.shared.new()
 
-    def move(self, plan: Plan, labels: LabelState) -> tuple[FeatureSet, Remembered]:
+    def move(self, plan: Plan, labels: LabelState, profiles: npt.NDArray[np.float64] | None) -> tuple[FeatureSet, Remembered]:
         """Moves past the plan; gives its features and what the state said of its rows."""
-        features, _, remembered = measured(plan, self.states, self._shared, self._serving, labels)
+        features, _, remembered = measured(plan, self.states, self._shared, self._serving, labels, profiles)
         return features, remembered
 
 
 class _Reader:
     """One pass over the files; the states go with it."""
 
-    def __init__(self, serving: pipeline.Serving, label_field: str, positive_label: str, cold_ms: int | None, told: Sequence[Path]) -> None:
+    def __init__(
+        self, serving: pipeline.Serving, label_field: str, positive_label: str, cold_ms: int | None, told: Sequence[Path],
+        profiles: GivenProfiles | None,
+    ) -> None:  # fmt: skip
         key = serving.spec.pipeline.key
         if told and not serving.labels.stores:
             raise ConfigError("the pipeline has no window that labels move", 'leave the labels out, or declare one with fed_by = "labels"')
         self._labels = serving.labels.new()  # a worker reads what is known before it decides: no cold track forgets it
         self._told = ToldLabels(serving.labels, told) if told else None
-        self._serving, self._positive_label, self._cold_ms = serving, positive_label, cold_ms
+        self._serving, self._positive_label, self._cold_ms, self._profiles = serving, positive_label, cold_ms, profiles
         wanted = [("label", Any, None), ("event_time", Any, None), ("key", Any, None)]
         beside: Any = msgspec.defstruct("Beside", wanted, rename={"label": label_field, "key": key}, gc=False)
         self._beside: Callable[[bytes], Any] = msgspec.json.Decoder(beside).decode
@@ -146,7 +152,8 @@ class _Reader:
             self._told.into(self._labels, int(times[0]), int(times.max()))
         elif self._serving.labels.stores:
             self._labels.take(self._serving.labels.known_of(plan, labelled, truth))
-        features, remembered = self._warm.move(plan, self._labels)
+        known = None if self._profiles is None else self._profiles.of(plan, self._serving.spec.pipeline.key)
+        features, remembered = self._warm.move(plan, self._labels, known)
         copy = remembered.duplicate
         self._left_out.update({"unlabelled": int((~labelled).sum()), "duplicate": int((labelled & copy).sum())})
         kept = np.flatnonzero(labelled & ~copy)
@@ -155,7 +162,7 @@ class _Reader:
             if times[0] >= self._forget_at:
                 self._cold.forget()
                 self._forget_at = int(times[0]) + self._cold_ms
-            features, _ = self._cold.move(plan, self._labels)
+            features, _ = self._cold.move(plan, self._labels, known)
             self._keep(self._cold, plan, features, kept, truth[kept])
 
     def _keep(self, track: _Track, plan: Plan, features: FeatureSet, kept: npt.NDArray[np.intp], positive: npt.NDArray[np.bool_]) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from streamapp.core.document import nearest
-from streamapp.core.features.profile import AGE, CREATED, DAY_MS
-from streamapp.core.profiles import Float64, Int64, Part
+from streamapp.core.errors import ConfigError
+from streamapp.core.events import Plan
+from streamapp.core.features.profile import AGE, BATCH_RISK, CREATED, DAY_MS
+from streamapp.core.profiles import Float64, Int64, Part, ProfileRead
 from streamapp.core.times import TIME_MAX_MS, TIME_MIN_MS, UNREADABLE, epoch_ms
 
 #: Members of a row beside the stored columns.
@@ -34,6 +37,30 @@ class Rows:
     mistakes: list[str] = field(default_factory=list)  #  "line 3: follower_count: …"
     lines: int = 0
     members: set[str] = field(default_factory=set)  #  names that rows used
+
+
+@dataclass(slots=True, frozen=True)
+class GivenProfiles:
+    """Profiles of a file, for rows that train: read as a worker reads them, all of one time, whenever a row's event was."""
+
+    read: Callable[[Sequence[str]], ProfileRead]  #  what is known of the entities of n rows
+    time_ms: int  #                                  that of the newest; an event that names no time of its own is of then
+    file: dict[str, Any]  #                          name, sha256, rows: what a card says of it
+
+    def of(self, plan: Plan, key: str) -> Float64:
+        """Gives what `decide` would be given for a plan's rows [n, columns], NaN where nothing is known; `key` names the entity."""
+        return self.read(plan.column(key)).values
+
+    def provenance(self, names: Sequence[str], values: npt.NDArray[Any], declared: Iterable[str]) -> dict[str, Any]:
+        """Takes features of the rows that trained [n, k] by name, and the pipeline's profile features.
+
+        Gives how many rows have a profile, for the card. Raises ConfigError where none has: keys of another kind train nothing.
+        """
+        missing = [names.index(f"{name}_missing") for name in declared if name != BATCH_RISK]
+        known = int((values[:, missing] == 0.0).any(axis=1).sum())
+        if not known:
+            raise ConfigError(f"{self.file['name']} has no profile of anybody in these rows", "name its users as the events do")
+        return {"rows_with_profile": known}
 
 
 def known_members(part: Part, key: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from streamapp import pipeline, policy
 from streamapp.control.cascade import tiers_of
@@ -47,6 +48,8 @@ from streamapp.core.vectorise import Inputs, Ngrams, scale
 from streamapp.core.velocity import duration_ms
 from streamapp.core.windows_partition import PartitionState
 from streamapp.ports import Model
+
+Float64 = npt.NDArray[np.float64]
 
 
 class LoadModel(Protocol):
@@ -192,16 +195,20 @@ def inputs_of(serving: pipeline.Serving, card: Card, events: Sequence[Mapping[st
 
 
 def measured(
-    plan: Plan, states: Sequence[PartitionState], shared: SharedState, serving: pipeline.Serving, labels: LabelState | None = None
-) -> tuple[FeatureSet, Ngrams | None, Remembered]:
-    """Gives the features that `decide` would decide by, and moves the states as it would: for whoever wants no verdict."""
+    plan: Plan, states: Sequence[PartitionState], shared: SharedState, serving: pipeline.Serving, labels: LabelState | None = None,
+    profiles: Float64 | None = None,
+) -> tuple[FeatureSet, Ngrams | None, Remembered]:  # fmt: skip
+    """Gives the features that `decide` would decide by, and moves the states as it would: for whoever wants no verdict.
+
+    `profiles` are those of the rows' entities [n, columns]; None: none were read, as of an entity that nothing is known of.
+    """
     remembered = serving.state.advance(plan, states)
     read = SharedRead(serving.shared.asks(plan), shared)
     windows = [remembered.values, serving.shared.answer(len(plan), remembered, read).values]
     if serving.labels.stores:
         known = None if labels is None else LabelRead(labels)
         windows.append(serving.labels.answer(plan, remembered, known, read).values)
-    features, ngrams = serving.features.measure(plan, None, np.hstack(windows))
+    features, ngrams = serving.features.measure(plan, profiles, np.hstack(windows))
     return features, ngrams, remembered
 
 

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from streamapp import pipeline
 from streamapp.control.dataset import Columns, Examples, columns, read_examples
-from streamapp.control.evaluate import Quality, Rung, ladder, quality, suspicious_features
+from streamapp.control.evaluate import Quality, Rung, ladder, never_varied, quality, suspicious_features
 from streamapp.control.fit import Fitted, Progress, Recipe, Table, fit, logistic_regression, matrix, prior
 from streamapp.control.graph import linear_graph
 from streamapp.control.obfuscate import ATTACKS, obfuscate
+from streamapp.control.profiles import GivenProfiles
 from streamapp.control.reference import reference
 from streamapp.control.release import LoadModel, assemble
 from streamapp.control.sieve import SieveRecipe, fit_sieve, sieve_table
@@ -67,6 +68,7 @@ def train(
     tier: str | None = None,
     split: Literal["auto", "random", "time"] = "auto",
     recipe: Recipe | None = None,
+    profiles: GivenProfiles | None = None,
     sieve: SieveRecipe | None = None,
     created_by: str = "streamapp train",
     progress: Progress = lambda stage, share: None,
@@ -87,11 +89,11 @@ def train(
     learned = [one.name for one in spec.tiers if one.model is not None]
     usual = learned[-2] if sieve is None and len(learned) > 1 else None  # the last is a stack, the first may be a sieve
     name, directory = version_directory(spec, models, version, tier or usual)
-    examples, parts, found, table = material(files, serving, label_field, positive_label, split, recipe, progress)
+    examples, parts, found, table = material(files, serving, label_field, positive_label, split, recipe, progress, profiles)
     progress("features", 0.5)
     buckets = spec.ngrams.buckets if spec.ngrams and sieve is None else 0
     if sieve is None:
-        attacked = None if recipe.augment is False else attacked_copies(examples, serving, recipe)
+        attacked = None if recipe.augment is False else attacked_copies(examples, serving, recipe, profiles)
         progress("features", 1.0)
         fitted = fit(table, tuple(spec.vector.numeric), parts, recipe, buckets, attacked, progress)
     else:
@@ -111,10 +113,11 @@ def train(
         hyper_parameters={**chosen, "penalties": list(chosen["penalties"]), "penalty": fitted.penalty, "augmented": fitted.augmented},
         feature_spec=serving.features.hash, scaler=fitted.scaler, ngram_buckets=buckets, linear=True, onnx_sha256="", calibration_sha256="",
         base_rate=round(float(examples.positive[parts.validation].mean()), 9),
-        training=provenance(examples, parts),
+        training=provenance(examples, parts, found, spec, profiles),
         metrics={
             **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
-            "suspicious_features": suspicious, "best_f1_cut": best_f1_cut(fitted.probability(test_rows), test_rows.positive),
+            "suspicious_features": suspicious, "never_varied": never_varied(table.values[parts.train], fitted.scaler.names),
+            "best_f1_cut": best_f1_cut(fitted.probability(test_rows), test_rows.positive),
             "notes": fitted.notes,
         },
         reliability=reliability_bins(fitted.probability(test_rows), test_rows.positive),
@@ -128,13 +131,14 @@ def train(
 
 
 def material(
-    files: Sequence[Path], serving: pipeline.Serving, label_field: str, positive_label: str, split: str, recipe: Recipe, progress: Progress
-) -> tuple[Examples, Split, Columns, Table]:
+    files: Sequence[Path], serving: pipeline.Serving, label_field: str, positive_label: str, split: str, recipe: Recipe, progress: Progress,
+    profiles: GivenProfiles | None = None,
+) -> tuple[Examples, Split, Columns, Table]:  # fmt: skip
     """Reads labelled events and measures their features; gives them, how they are split, the features, and what a model may see."""
     progress("read", 0.0)
     examples = read_examples(files, serving, label_field, positive_label)
     progress("read", 1.0)
-    found = columns(examples.events, serving)
+    found = columns(examples.events, serving, profiles)
     return examples, split_of(examples, split, recipe), found, table_of(found, serving.spec, examples.positive, np.arange(len(examples)))
 
 
@@ -143,7 +147,7 @@ def table_of(found: Columns, spec: PipelineSpec, positive: npt.NDArray[np.bool_]
     return Table(found.of(spec.vector.numeric), found.ngrams, positive, origin)
 
 
-def attacked_copies(examples: Examples, serving: pipeline.Serving, recipe: Recipe) -> Table | None:
+def attacked_copies(examples: Examples, serving: pipeline.Serving, recipe: Recipe, profiles: GivenProfiles | None = None) -> Table | None:
     """Gives copies of random examples of both classes with their text hidden in one of our ways; None for a pipeline without text."""
     if serving.spec.ngrams is None:
         return None
@@ -154,7 +158,7 @@ def attacked_copies(examples: Examples, serving: pipeline.Serving, recipe: Recip
         attack, strength = ATTACKS[generator.integers(len(ATTACKS))], float(generator.uniform(0.15, 0.9))
         event = examples.events[row]
         copies.append({**event, text: obfuscate(str(event[text]), attack, strength, generator)})
-    return table_of(columns(copies, serving), serving.spec, examples.positive[origin], origin.astype(np.int64))
+    return table_of(columns(copies, serving, profiles), serving.spec, examples.positive[origin], origin.astype(np.int64))
 
 
 def split_of(examples: Examples, kind: str, recipe: Recipe) -> Split:
@@ -201,11 +205,13 @@ def references(fitted: Scoring, table: Table, found: Columns, parts: Split) -> d
     return usual | {"score": reference(scores)}
 
 
-def provenance(examples: Examples, parts: Split) -> dict[str, Any]:
+def provenance(examples: Examples, parts: Split, found: Columns, spec: PipelineSpec, profiles: GivenProfiles | None) -> dict[str, Any]:
     """Gives what a card says of its data: files with hashes, what was left out, rows and positives of each part, the time they span."""
     times = examples.time_ms
+    used = np.concatenate((parts.train, parts.validation, parts.test))
     return {
-        "files": examples.files,
+        "files": [*examples.files, *(() if profiles is None else (profiles.file,))],
+        **({} if profiles is None else profiles.provenance(found.names, found.values[used], spec.features.profile)),
         "left_out": examples.left_out,
         "rows": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
         "positives": {

@@ -9,8 +9,9 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Literal
 
-from streamapp.control.evaluate import ladder, quality, suspicious_features
+from streamapp.control.evaluate import ladder, never_varied, quality, suspicious_features
 from streamapp.control.fit import Progress, Recipe, Table
+from streamapp.control.profiles import GivenProfiles
 from streamapp.control.release import LoadModel, assemble
 from streamapp.control.stack import FittedStack, StackRecipe, fit_stack
 from streamapp.control.stack_graph import stack_graph
@@ -35,6 +36,7 @@ def train_stack(
     tier: str | None = None,
     split: Literal["auto", "random", "time"] = "auto",
     recipe: Recipe | None = None,
+    profiles: GivenProfiles | None = None,
     own: StackRecipe | None = None,
     created_by: str = "streamapp train",
     progress: Progress = lambda stage, share: None,
@@ -58,7 +60,7 @@ def train_stack(
         said = {cut: fast.says(cut, spec.thresholds) for cut in ("approve", "block")}
         own = StackRecipe(**asdict(own) | {cut: value for cut, value in said.items() if isinstance(value, float)})
     serving = assemble(spec, {}, b"training")
-    examples, parts, found, table = material(files, serving, label_field, positive_label, split, recipe, progress)
+    examples, parts, found, table = material(files, serving, label_field, positive_label, split, recipe, progress, profiles)
     progress("features", 1.0)
     fitted = fit_stack(table, tuple(spec.vector.numeric), parts, recipe, own, spec.ngrams.buckets, progress)
     test = table.rows(parts.test)
@@ -79,10 +81,11 @@ def train_stack(
         },
         feature_spec=serving.features.hash, scaler=fitted.linear.scaler, ngram_buckets=spec.ngrams.buckets, linear=True,
         onnx_sha256="", calibration_sha256="", base_rate=round(float(examples.positive[parts.validation].mean()), 9),
-        training=provenance(examples, parts),
+        training=provenance(examples, parts, found, spec, profiles),
         metrics={
             **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
-            "suspicious_features": suspicious, "best_f1_cut": best_f1_cut(believed["heavy"], test.positive),
+            "suspicious_features": suspicious, "never_varied": never_varied(table.values[parts.train], fitted.linear.scaler.names),
+            "best_f1_cut": best_f1_cut(believed["heavy"], test.positive),
             "reaches_this_tier": _reaching(fitted, test),
         },
         reliability=reliability_bins(believed["heavy"], test.positive),

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from streamapp import pipeline
 from streamapp.control.attributions import told_apart
 from streamapp.control.boost import Boosted, BoostRecipe, boost
-from streamapp.control.evaluate import Rung, ladder, quality, suspicious_features
+from streamapp.control.evaluate import Rung, ladder, never_varied, quality, suspicious_features
 from streamapp.control.fit import Progress, fit_scaler, logistic_regression, matrix
 from streamapp.control.history import History, read_history
+from streamapp.control.profiles import GivenProfiles
 from streamapp.control.reference import reference
 from streamapp.control.release import LoadModel, assemble
 from streamapp.control.split import Split, time_split
@@ -53,6 +54,7 @@ def train_trees(
     version: str | None = None,
     tier: str | None = None,
     recipe: BoostRecipe | None = None,
+    profiles: GivenProfiles | None = None,
     created_by: str = "streamapp train",
     progress: Progress = lambda stage, share: None,
 ) -> TrainingReport:
@@ -68,7 +70,7 @@ def train_trees(
     serving = assemble(spec, {}, b"training")
     name, directory = version_directory(spec, models, version, tier)
     progress("read", 0.0)
-    history = read_history(files, serving, label_field, positive_label, recipe.cold_ms, told_files)
+    history = read_history(files, serving, label_field, positive_label, recipe.cold_ms, told_files, profiles)
     progress("read", 1.0)
     parts = _split(history, recipe)
     values, names = history.of(spec.vector.numeric), tuple(spec.vector.numeric)
@@ -101,10 +103,11 @@ def train_trees(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"), created_by=created_by, code_commit=code_commit(),
         hyper_parameters=asdict(recipe), feature_spec=serving.features.hash, scaler=boosted.scaler, linear=False,
         onnx_sha256="", calibration_sha256="", base_rate=round(float(history.positive[parts.validation].mean()), 9),
-        training=_provenance(history, parts),
+        training=_provenance(history, parts, spec, profiles),
         metrics={
             **{part: value.as_dict() for part, value in figures.items()}, "ladder": [asdict(rung) for rung in rungs],
-            "suspicious_features": suspicious, "best_f1_cut": best_f1_cut(believed["test"], truth),
+            "suspicious_features": suspicious, "never_varied": never_varied(values[parts.train], names),
+            "best_f1_cut": best_f1_cut(believed["test"], truth),
             "precision_of_100_a_day": top_precision(believed["test"], truth, history.time_ms[warm["test"]], 100),
             "attribution": told_apart(boosted.booster, boosted.trees, values[told], names),
             "cost": costs(believed["test"], truth, recipe), "gain": boosted.gain,
@@ -198,10 +201,12 @@ def _references(
     return references | {"score": reference(logistic(boosted.margins(values[later])))}
 
 
-def _provenance(history: History, parts: Split) -> dict[str, Any]:
+def _provenance(history: History, parts: Split, spec: PipelineSpec, profiles: GivenProfiles | None) -> dict[str, Any]:
     named = (("train", parts.train), ("validation", parts.validation), ("test", parts.test))
+    used = np.concatenate((parts.train, parts.validation, parts.test))
     return {
         "files": history.files,
+        **({} if profiles is None else profiles.provenance(history.names, history.values[used], spec.features.profile)),
         "left_out": history.left_out,
         "rows": {part: len(rows) for part, rows in named},
         "positives": {part: int(history.positive[rows].sum()) for part, rows in named},

@@ -73,9 +73,9 @@ def check_example(at: str, given: Mapping[str, Any] | None, spec: PipelineSpec, 
             mistakes.add(f"{at}.lists.{name}", 'must be a list of entries, like ["192.0.2.66"]')
 
 
-def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key: str | None = None) -> Segment:
-    """Gives events as the records of one partition, all of time 0, keyed by their field `key`."""
+def segment_of(events: Sequence[Mapping[str, Any]], topic: str = "examples", key: str | None = None, time_ms: int = 0) -> Segment:
+    """Gives events as the records of one partition, all received at `time_ms`, keyed by their field `key`."""
     n = len(events)
     values = [msgspec.json.encode(event) for event in events]
     keys = [None if key is None or event.get(key) is None else str(event[key]).encode() for event in events]
-    return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.zeros(n, np.int64), keys, values, [()] * n)
+    return Segment(topic, 0, 0, np.arange(n, dtype=np.int64), np.full(n, time_ms, np.int64), keys, values, [()] * n)
