@@ -100,6 +100,8 @@ def command(settings: Settings, pipeline: str, data: tuple[Path, ...], more: tup
     result on rows it has not seen, proves the file equal to Python, and writes weights and card; no text is kept. A version is never
     written twice. FILE holds events as producers send them; rows of `score --features` are no such events.
 
+    Inputs that never vary in the rows, as profiles do without --profiles, are named: they count for nothing later.
+
     Needs the `train` extra: pip install 'streamapp[train]'.
     """
     from streamapp.config import load_pipeline
