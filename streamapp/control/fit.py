@@ -19,6 +19,7 @@ from streamapp.control.thresholds import approve_threshold, block_threshold
 from streamapp.core.calibrate import probability
 from streamapp.core.card import Calibration, Scaler, Threshold
 from streamapp.core.errors import ConfigError
+from streamapp.core.features.profile import BATCH_RISK, USER_FEATURES
 from streamapp.core.linear import Linear
 from streamapp.core.vectorise import Inputs, Ngrams, scale, take
 
@@ -26,6 +27,7 @@ Float64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]
+PROFILE = frozenset((*USER_FEATURES, BATCH_RISK))
 Column = TypeVar("Column", Float64, Labels)
 
 
@@ -136,15 +138,18 @@ def fit_scaler(values: Float64, names: Sequence[str]) -> Scaler:
     return Scaler(tuple(names), *(tuple(part.tolist()) for part in (values.mean(axis=0), deviation, low, high)))
 
 
-def prior(features: csr_matrix, k: int) -> Float64:
+def prior(features: csr_matrix, names: Sequence[str]) -> Float64:
     """Gives how far each weight [k + buckets] may move, as a factor on its column: rare n-grams further than common ones.
 
     Squared inverse document frequency for n-grams (none for a bucket never seen) and 0.1 for standardised numerics, whose values are
     ten times those of an n-gram in a normed row. Measured on ten splits: PR-AUC 0.979 without, 0.987 with idf, 0.989 with its square.
+    What is known of a user has 1: it says what the text does not, and with 0.1 it moved margins by less than 0.1, whose deviation is 4.
     """
+    k = len(names)
     documents = np.asarray((features[:, k:] != 0).sum(axis=0)).ravel()
     rarity = np.log((1 + features.shape[0]) / (1 + documents)) ** 2
-    return np.concatenate((np.full(k, 0.1), np.where(documents > 0, rarity, 0.0)))
+    own = [1.0 if name in PROFILE else 0.1 for name in names]
+    return np.concatenate((own, np.where(documents > 0, rarity, 0.0)))
 
 
 def logistic_regression(features: csr_matrix, positive: Labels, factors: Float64, penalty: float, seed: int) -> tuple[Float64, float]:
@@ -171,7 +176,7 @@ def _fit_one(
     labels = train.positive if copies is None else np.concatenate((train.positive, copies.positive))
     steps, done = len(recipe.penalties) + recipe.folds, 0
 
-    factors = prior(own, len(names))
+    factors = prior(own, names)
     best: tuple[float, float, Float64, float] | None = None
     for penalty in recipe.penalties:
         weights, intercept = logistic_regression(everything, labels, factors, penalty, recipe.seed)

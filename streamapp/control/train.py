@@ -192,7 +192,7 @@ def _ladder(fitted: Fitted, table: Table, found: Columns, parts: Split, recipe: 
         return ladder({"rules": rules, "numeric logistic": fitted.margins(test)}, test.positive)
     train, scaler = table.rows(parts.train), fitted.scaler
     numeric = matrix(Inputs(scale(train.values, scaler), None), 0)
-    weights, _ = logistic_regression(numeric, train.positive, prior(numeric, len(scaler.names)), 100.0, recipe.seed)
+    weights, _ = logistic_regression(numeric, train.positive, prior(numeric, scaler.names), 100.0, recipe.seed)
     alone = scale(test.values, scaler).astype(np.float64) @ weights
     return ladder({"rules": rules, "numeric logistic": alone, "text logistic": fitted.margins(test)}, test.positive)
 

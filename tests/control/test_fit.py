@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,9 +75,21 @@ def test_the_scaler_is_of_the_rows_it_saw_and_a_constant_stays_finite() -> None:
 def test_buckets_never_seen_stay_without_weight() -> None:
     table = spammy(50, 0)
     features = matrix(Inputs(scale(table.values, fit_scaler(table.values, NAMES)), table.ngrams), 300)
-    factors = prior(features, 2)
+    factors = prior(features, NAMES)
     assert (factors[2:][200:] == 0.0).all()
     assert (factors[:2] == 0.1).all()
+    assert prior(features, ("length", "account_age_days"))[:2].tolist() == [0.1, 1.0]
+
+
+def test_what_is_known_of_a_user_counts_beside_a_text_that_says_much() -> None:
+    table = spammy(600, 1)
+    told = np.column_stack((table.values[:, 0], np.random.default_rng(2).normal(size=600) + table.positive))
+    split, recipe = random_split(table.positive, (0.6, 0.2), 1), Recipe(augment=False, folds=3, penalties=(1.0,))
+    weight = {}
+    for name in ("noise", "account_age_days"):
+        fitted = fit(replace(table, values=told), ("length", name), split, recipe, BUCKETS, None, lambda stage, share: None)
+        weight[name] = float(fitted.linear.numeric_weight[1])
+    assert weight["account_age_days"] > max(0.3, 3 * weight["noise"])
 
 
 def test_a_fitted_model_ranks_unseen_rows_and_keeps_its_promises_on_them() -> None:
