@@ -50,7 +50,10 @@ class CaughtUp:
             try:
                 async with asyncio.timeout(ANSWER_S):
                     ends = await self._consumer.end_offsets(self._consumer.assignment())
-                self._asked_s, self._ends = asked_s, ends
+                # An end that is not reached yet stays the one to reach, or a copy that is always a second behind would never arrive;
+                # one that lies beyond the topic's present end never will be.
+                if not self._ends or any(end < self._ends.get(place, 0) for place, end in ends.items()):
+                    self._asked_s, self._ends = asked_s, ends
             except (KafkaError, OSError, TimeoutError):
                 pass
             await asyncio.sleep(max(0.0, asked_s + ASK_S - time.monotonic()))

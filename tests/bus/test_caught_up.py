@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
 
 from streamapp.bus import caught_up
 from streamapp.bus.feed import feeder
@@ -105,3 +108,41 @@ async def test_a_copy_whose_broker_is_away_says_so_within_the_limit_and_no_longe
     finally:
         await copies.lists.close()
         await copies.labels.close()
+
+
+PLACE = TopicPartition("t", 0)
+
+
+class Growing:
+    """A consumer of a topic that grows all the time; `at` is how far its copy has come."""
+
+    end, at = 100, 0
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PLACE}
+
+    async def end_offsets(self, _: set[TopicPartition]) -> dict[TopicPartition, int]:
+        return {PLACE: self.end}
+
+
+async def test_a_copy_that_is_always_a_little_behind_a_busy_topic_is_not_called_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = Growing()
+    monkeypatch.setattr(caught_up, "ASK_S", 0.02)
+    monkeypatch.setattr(caught_up, "BEHIND_MAX_S", 0.5)
+    monkeypatch.setattr(caught_up, "position", lambda consumer, place: topic.at)
+    copy = caught_up.CaughtUp(cast(AIOKafkaConsumer, topic))
+    asking = asyncio.create_task(copy.run())
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        topic.end += 10
+        topic.at = topic.end - 50  # five turns, and two questions, behind
+        copy.look()
+        assert not copy.behind
+        await asyncio.sleep(0.01)
+    topic.end = topic.at = 5  # the topic was made anew: the end that was to be reached is there no more
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        copy.look()
+        await asyncio.sleep(0.01)
+    assert not copy.behind
+    asking.cancel()
